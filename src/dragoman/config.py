@@ -1,0 +1,533 @@
+"""Every key of a run: its type, default, range and meaning. The only truth about configuration.
+
+The dataclasses below are registered with Hydra as schemas, so a misspelt or mistyped key is refused
+while the config is composed. Ranges and choices stand beside each key and are checked by
+``validate``, which collects every problem before it raises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dragoman.errors import DragomanError, nearest, one_of
+
+
+def key(
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    free: bool = False,
+) -> Any:
+    """Declare one config key.
+
+    ``low`` and ``high`` are inclusive bounds, ``above`` an exclusive one; ``free`` marks keys that
+    do not change the weights and so may change when a run is resumed.
+    """
+    metadata = {
+        "meaning": meaning,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "above": above,
+        "free": free,
+    }
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+SOURCES = ("multi30k", "captions", "files")
+
+
+@dataclass
+class CorpusConfig:
+    """One parallel corpus of the training mixture."""
+
+    source: str = key("multi30k", "where the pairs come from", choices=SOURCES)
+    src: str = key("de", "source language")
+    tgt: str = key("en", "target language")
+    weight: float = key(1.0, "how often each pair is seen per epoch", above=0.0)
+    tag: str | None = key(None, "token put before every source sentence, e.g. <2en>")
+    split: str = key("train", "split of the source to train on")
+
+
+@dataclass
+class TokenizerConfig:
+    """How text becomes tokens."""
+
+    kind: str = key("sentencepiece", "token type", choices=("sentencepiece", "spacy"))
+    lowercase: bool = key(False, "lower-case both sides")
+    algorithm: str = key("unigram", "sentencepiece: algorithm", choices=("unigram", "bpe"))
+    joint: bool = key(True, "sentencepiece: one model and vocabulary for both sides")
+    vocab_size: int = key(5000, "sentencepiece: pieces, specials included", low=8)
+    byte_fallback: bool = key(False, "sentencepiece: spell unseen characters as bytes")
+    sampling_alpha: float = key(
+        0.0, "unigram: sample segmentations with p^alpha; 0 takes the best one", low=0.0
+    )
+    bpe_dropout: float = key(0.0, "bpe: probability of skipping a merge", low=0.0, high=1.0)
+    form: str = key("joiner", "spacy: token strings", choices=("joiner", "plain"))
+    min_freq: int = key(1, "spacy: words seen less often become <unk>", low=1)
+    max_size: int | None = key(None, "spacy: most words kept, specials not counted", low=1)
+
+
+@dataclass
+class DataConfig:
+    """Which sentence pairs, and how they are cut into tokens."""
+
+    name: str = key("multi30k", "where validation and test pairs come from", choices=SOURCES)
+    root: str = key("data/multi30k/raw", "folder of the data files")
+    src: str = key("de", "source language")
+    tgt: str = key("en", "target language")
+    corpora: list[CorpusConfig] = key([], "the training mixture; one corpus is a list of one")
+    files: dict[str, str] = key(
+        {}, "files: split -> file name under root; {lang} stands for the language code"
+    )
+    validation_split: str = key("val", "split scored during training")
+    max_length: int = key(128, "longest training sentence kept, in tokens a side", low=2)
+    cache: str = key("data/cache", "folder of the token cache", free=True)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+
+
+SCORES = ("additive", "dot", "scaled_dot", "general")
+
+
+@dataclass
+class TransformerConfig:
+    """Encoder-decoder Transformer (Vaswani et al. 2017)."""
+
+    name: str = key("transformer", "architecture", choices=("transformer",))
+    d_model: int = key(256, "width of the residual stream", low=1)
+    num_heads: int = key(4, "attention heads; must divide d_model", low=1)
+    encoder_layers: int = key(3, "encoder layers", low=1)
+    decoder_layers: int = key(3, "decoder layers", low=1)
+    d_ff: int = key(768, "inner width of the feed-forward layers", low=1)
+    dropout: float = key(0.1, "dropout on the residual branches", low=0.0, high=0.99)
+    embedding_dropout: float | None = key(
+        None, "dropout on embeddings; null: as dropout", low=0.0, high=0.99
+    )
+    attention_dropout: float | None = key(
+        None, "dropout on attention weights; null: as dropout", low=0.0, high=0.99
+    )
+    activation_dropout: float | None = key(
+        None, "dropout inside the feed-forward layers; null: as dropout", low=0.0, high=0.99
+    )
+    norm: str = key("pre", "layer norm before or after each sub-layer", choices=("pre", "post"))
+    positions: str = key(
+        "sinusoidal",
+        "position encoding",
+        choices=("sinusoidal", "learned", "rotary", "shaw", "t5", "none"),
+    )
+    attention: str = key("scaled_dot", "score function of every attention", choices=SCORES)
+    activation: str = key("relu", "feed-forward activation", choices=("relu", "gelu", "swiglu"))
+    tie_embeddings: str = key(
+        "three_way",
+        "shared matrices: none; two_way = decoder input and output; three_way = encoder too",
+        choices=("none", "two_way", "three_way"),
+    )
+    max_positions: int = key(512, "longest sentence of the learned positions", low=2)
+
+
+@dataclass
+class RNNConfig:
+    """Recurrent encoder-decoder with attention (Bahdanau et al. 2015, Luong et al. 2015)."""
+
+    name: str = key("rnn", "architecture", choices=("rnn",))
+    cell: str = key("lstm", "recurrent cell", choices=("lstm", "gru"))
+    d_embed: int = key(256, "width of the embeddings", low=1)
+    d_model: int = key(512, "width of the decoder's hidden state", low=1)
+    encoder_hidden: int | None = key(
+        None, "width of the encoder's hidden state in each direction; null: d_model / directions",
+        low=1,
+    )  # fmt: skip
+    encoder_layers: int = key(1, "encoder layers", low=1)
+    decoder_layers: int = key(1, "decoder layers", low=1)
+    bidirectional: bool = key(True, "read the source in both directions")
+    bridge: str = key(
+        "dense",
+        "the decoder's first state: tanh of a linear layer on the encoder's last, a copy, or zeros",
+        choices=("dense", "copy", "zeros"),
+    )
+    attention: str = key("additive", "score function", choices=(*SCORES, "none"))
+    attention_dim: int | None = key(None, "width the score is taken in; null: d_model", low=1)
+    num_heads: int = key(1, "attention heads; must divide attention_dim and memory width", low=1)
+    wiring: str = key(
+        "luong",
+        "luong: attend with the new state; bahdanau: attend with the old one, feed the context in",
+        choices=("luong", "bahdanau"),
+    )
+    input_feeding: bool = key(True, "luong: the last attentional state is part of the next input")
+    readout: str = key(
+        "tanh",
+        "what the output layer sees: tanh(W [state; context]) or [state; context; embedding]",
+        choices=("tanh", "concat"),
+    )
+    dropout: float = key(0.2, "dropout between layers and on the readout", low=0.0, high=0.99)
+    embedding_dropout: float | None = key(
+        None, "dropout on embeddings; null: as dropout", low=0.0, high=0.99
+    )
+    tie_embeddings: str = key(
+        "none",
+        "shared matrices: none; two_way = decoder input and output; three_way = encoder too",
+        choices=("none", "two_way", "three_way"),
+    )
+
+
+MODELS: dict[str, type] = {"transformer": TransformerConfig, "rnn": RNNConfig}
+
+
+@dataclass
+class TrainConfig:
+    """Optimisation, its schedules, and when to validate, save and stop."""
+
+    max_steps: int = key(4000, "optimiser steps of the run", low=1, free=True)
+    batch_type: str = key(
+        "tokens", "what batch_size counts: padded tokens of the longer side, or sentences",
+        choices=("tokens", "sentences"),
+    )  # fmt: skip
+    batch_size: int = key(2500, "size of a (micro-)batch", low=1)
+    accumulate: int = key(1, "micro-batches per optimiser step (and rank)", low=1)
+    sort_by_length: bool = key(True, "bucket sentences of like length; false: batch in drawn order")
+    dry_run: bool = key(
+        True, "run the longest batch once before training, to fail early", free=True
+    )
+
+    optimizer: str = key("adamw", "optimiser", choices=("adam", "adamw", "sgd"))
+    lr: float = key(1.8e-3, "peak learning rate", above=0.0)
+    beta1: float = key(0.9, "Adam's beta 1", low=0.0, high=0.9999)
+    beta2: float = key(0.98, "Adam's beta 2", low=0.0, high=0.99999)
+    eps: float = key(1e-9, "Adam's epsilon", above=0.0)
+    momentum: float = key(0.0, "SGD's momentum", low=0.0, high=0.9999)
+    weight_decay: float = key(0.0, "weight decay (decoupled for adamw), matrices only", low=0.0)
+    schedule: str = key(
+        "linear",
+        "learning rate after warm-up",
+        choices=("inverse_sqrt", "cosine", "linear", "constant", "plateau"),
+    )
+    warmup_steps: int = key(500, "steps of linear warm-up", low=0)
+    schedule_steps: int = key(4000, "length of the cosine and linear decays, in steps", low=1)
+    min_lr: float = key(0.0, "the decays end here", low=0.0)
+    plateau_factor: float = key(0.5, "plateau: lr factor", above=0.0, high=1.0)
+    plateau_patience: int = key(2, "plateau: validations without gain before a cut", low=0)
+    clip_norm: float = key(1.0, "largest gradient norm; 0 turns clipping off", low=0.0)
+    label_smoothing: float = key(0.1, "mass spread over the vocabulary", low=0.0, high=0.99)
+    precision: str = key("float32", "autocast type (bf16: GPUs)", choices=("float32", "bf16"))
+
+    teacher_forcing: float = key(1.0, "probability that the decoder is fed the reference token",
+                                 low=0.0, high=1.0)  # fmt: skip
+    teacher_forcing_schedule: str = key(
+        "constant", "how it changes", choices=("constant", "linear", "inverse_sigmoid")
+    )
+    teacher_forcing_end: float = key(0.0, "where the schedules end", low=0.0, high=1.0)
+    teacher_forcing_steps: int = key(4000, "length of the schedules, in steps", low=1)
+    teacher_forcing_draw: str = key(
+        "token", "one coin per sentence and step, or per step for the whole batch",
+        choices=("token", "batch"),
+    )  # fmt: skip
+
+    ema_decay: float = key(0.0, "exponential moving average of the weights; 0: none",
+                           low=0.0, high=0.99999)  # fmt: skip
+    average_last: int = key(0, "average the weights of the last k validations; 0: none", low=0)
+
+    validate_every: int = key(500, "steps between validations", low=1, free=True)
+    validation_beam: int = key(1, "beam size of the validation BLEU", low=1)
+    checkpoint_every: int = key(500, "steps between checkpoints", low=1, free=True)
+    keep: int = key(2, "checkpoints kept besides best", low=1, free=True)
+    metric: str = key("bleu", "what chooses best and stops early", choices=("bleu", "loss"))
+    patience: int = key(0, "validations without gain before stopping; 0: never", low=0, free=True)
+
+
+@dataclass
+class DecodeConfig:
+    """Search. The only section that evaluation may override."""
+
+    method: str = key("beam", "search", choices=("greedy", "beam", "sample"))
+    beam_size: int = key(5, "hypotheses kept", low=1)
+    nbest: int = key(1, "hypotheses returned per sentence", low=1)
+    length_penalty: float = key(1.0, "alpha of the length penalty", low=0.0)
+    length_penalty_form: str = key(
+        "gnmt", "((5 + n) / 6)^alpha or n^alpha", choices=("gnmt", "power")
+    )
+    stopping: str = key(
+        "bound",
+        "bound: when no open hypothesis can still win; first: when beam_size have ended",
+        choices=("bound", "first"),
+    )
+    min_length: int = key(0, "fewest target tokens, end mark not counted", low=0)
+    max_length_ratio: float = key(2.0, "most target tokens per source token", low=0.0)
+    max_length_extra: int = key(20, "and this many more", low=0)
+    no_repeat_ngram: int = key(0, "n-grams of this size never repeat; 0: off", low=0)
+    temperature: float = key(1.0, "sample: softmax temperature", above=0.0)
+    top_k: int = key(0, "sample: only the k likeliest tokens; 0: all", low=0)
+    top_p: float = key(1.0, "sample: smallest set of this probability", above=0.0, high=1.0)
+    seed: int = key(1, "sample: seed of the draws", low=0)
+    replace_unknown: bool = key(False, "copy the most attended source word for every <unk>")
+    batch_size: int = key(64, "sentences searched together", low=1)
+
+
+@dataclass
+class LogConfig:
+    """What is shown while a run goes on. Changes nothing that is trained."""
+
+    every: int = key(50, "steps between log lines and TensorBoard points", low=1, free=True)
+    tensorboard: bool = key(True, "write TensorBoard logs", free=True)
+    samples: int = key(5, "sentences translated at every validation", low=0, free=True)
+    figures: bool = key(True, "draw attention heat maps at every validation", free=True)
+    graph: bool = key(True, "write the model graph", free=True)
+    profile_steps: int = key(0, "steps recorded by the PyTorch profiler; 0: none", low=0, free=True)
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: Any = field(default_factory=TransformerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    seed: int = key(1, "every random draw of the run follows from it", low=0, high=2**31 - 1)
+    device: str = key("auto", "auto, cpu, cuda or cuda:<n>", free=True)
+    threads: int | None = key(None, "CPU threads; null: as torch chooses", low=1, free=True)
+    run_name: str | None = key(None, "folder of the run under checkpoint_dir; null: from the config",
+                               free=True)  # fmt: skip
+    checkpoint_dir: str = key("checkpoints", "where run folders live", free=True)
+
+
+def register_schemas() -> None:
+    """Tell Hydra the schemas that the YAML files of ``configs/`` are checked against."""
+    store = ConfigStore.instance()
+    store.store(name="config_schema", node=Config)
+    store.store(group="data", name="data_schema", node=DataConfig)
+    store.store(group="train", name="train_schema", node=TrainConfig)
+    store.store(group="decode", name="decode_schema", node=DecodeConfig)
+    store.store(group="log", name="log_schema", node=LogConfig)
+    for name, schema in MODELS.items():
+        store.store(group="model", name=f"{name}_schema", node=schema)
+
+
+def walk(section: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """Yield (dotted key, field, value) of every leaf of a config dataclass."""
+    for item in dataclasses.fields(section):
+        value, path = getattr(section, item.name), f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(value):
+            yield from walk(value, f"{path}.")
+        elif isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
+            for number, entry in enumerate(value):
+                yield from walk(entry, f"{path}.{number}.")
+        else:
+            yield path, item, value
+
+
+def _range_problem(path: str, item: dataclasses.Field[Any], value: Any) -> str | None:
+    meta = item.metadata
+    if value is None or not meta:
+        return None
+    if meta["choices"] and value not in meta["choices"]:
+        hint = nearest(str(value), meta["choices"])
+        return f"{path}: '{value}' is not accepted, expected {one_of(meta['choices'])}{hint}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        bounds = [
+            (meta["low"], lambda bound: value >= bound, "at least"),
+            (meta["high"], lambda bound: value <= bound, "at most"),
+            (meta["above"], lambda bound: value > bound, "above"),
+        ]
+        if not math.isfinite(value):
+            return f"{path}: {value} is not a finite number"
+        for bound, holds, words in bounds:
+            if bound is not None and not holds(bound):
+                return f"{path}: {value} is out of range, expected {words} {bound:g}"
+    return None
+
+
+def _cross_section_problems(config: Config) -> Iterator[str]:
+    data, model, train, decode = config.data, config.model, config.train, config.decode
+    if isinstance(model, TransformerConfig):
+        if model.d_model % model.num_heads:
+            yield (
+                f"model.num_heads: {model.num_heads} heads do not divide "
+                f"model.d_model={model.d_model}"
+            )
+        elif model.positions == "rotary" and (model.d_model // model.num_heads) % 2:
+            yield "model.positions: rotary needs an even width per head, d_model / num_heads"
+        if model.positions == "sinusoidal" and model.d_model % 2:
+            yield f"model.d_model: sinusoidal positions need an even width, not {model.d_model}"
+        if model.positions == "learned" and data.max_length > model.max_positions:
+            yield (
+                f"model.max_positions: {model.max_positions} is shorter than "
+                f"data.max_length={data.max_length}"
+            )
+        if train.teacher_forcing < 1 and train.teacher_forcing_draw == "batch":
+            yield "train.teacher_forcing_draw: batch is for recurrent models; the Transformer takes token"
+    if isinstance(model, RNNConfig):
+        directions = 2 if model.bidirectional else 1
+        hidden = model.encoder_hidden or model.d_model // directions
+        width = model.attention_dim or model.d_model
+        if model.encoder_hidden is None and model.d_model % directions:
+            yield f"model.d_model: {model.d_model} cannot be split over two directions"
+        if width % model.num_heads or (hidden * directions) % model.num_heads:
+            yield (
+                f"model.num_heads: {model.num_heads} heads do not divide the attention width "
+                f"{width} and the memory width {hidden * directions}"
+            )
+        if model.bridge == "copy" and (
+            hidden * directions != model.d_model or model.encoder_layers != model.decoder_layers
+        ):
+            yield (
+                "model.bridge: copy needs as many decoder_layers as encoder_layers and "
+                "encoder_hidden x directions = d_model; use dense"
+            )
+        if model.attention == "none" and model.wiring == "bahdanau" and model.num_heads > 1:
+            yield "model.num_heads: there are no heads without attention"
+    joint = data.tokenizer.kind == "sentencepiece" and data.tokenizer.joint
+    if model.tie_embeddings == "three_way" and not joint:
+        yield "model.tie_embeddings: three_way needs data.tokenizer.kind=sentencepiece and joint=true"
+    if data.tokenizer.sampling_alpha > 0 and data.tokenizer.algorithm != "unigram":
+        yield "data.tokenizer.sampling_alpha: only for algorithm=unigram; bpe has bpe_dropout"
+    if data.tokenizer.bpe_dropout > 0 and data.tokenizer.algorithm != "bpe":
+        yield "data.tokenizer.bpe_dropout: only for algorithm=bpe; unigram has sampling_alpha"
+    if data.src == data.tgt:
+        yield f"data.tgt: source and target are both '{data.src}'"
+    if decode.method == "beam" and decode.nbest > decode.beam_size:
+        yield f"decode.nbest: {decode.nbest} is more than decode.beam_size={decode.beam_size}"
+    if decode.method == "greedy" and decode.nbest > 1:
+        yield "decode.nbest: greedy search has one hypothesis; use decode.method=beam or sample"
+    if decode.max_length_ratio == 0 and decode.max_length_extra == 0:
+        yield "decode.max_length_extra: no target token is allowed; raise it or max_length_ratio"
+    if not data.corpora:
+        yield "data.corpora: at least one training corpus is needed"
+    if train.min_lr > train.lr:
+        yield f"train.min_lr: {train.min_lr} is above train.lr={train.lr}"
+    known = ("auto", "cpu", "cuda")
+    if config.device not in known and not (
+        config.device.startswith("cuda:") and config.device[5:].isdigit()
+    ):
+        yield f"device: '{config.device}' is not accepted, expected auto, cpu, cuda or cuda:<n>"
+    if config.run_name is not None and (
+        not config.run_name or config.run_name.startswith(".") or "/" in config.run_name
+    ):
+        yield f"run_name: '{config.run_name}' cannot be a folder name (no '/', no leading '.')"
+
+
+def validate(config: Config) -> None:
+    """Check ranges, choices and combinations; raise ``DragomanError`` with all problems at once."""
+    problems = [p for path, item, value in walk(config) if (p := _range_problem(path, item, value))]
+    if not problems:  # combinations are only worth checking between values that are right
+        problems = list(_cross_section_problems(config))
+    if problems:
+        raise DragomanError("; ".join(problems))
+
+
+def known_keys(config: Any) -> list[str]:
+    """Return every dotted key of a config, for suggestions."""
+    return [path for path, _, _ in walk(config)]
+
+
+def _unknown_keys(schema: Any, data: Any, prefix: str = "") -> Iterator[str]:
+    """Yield keys of ``data`` that the dataclass instance ``schema`` does not have."""
+    names = {item.name for item in dataclasses.fields(schema)}
+    for name, value in data.items():
+        if name not in names:
+            yield f"{prefix}{name}"
+        elif dataclasses.is_dataclass(getattr(schema, name)) and isinstance(value, dict):
+            yield from _unknown_keys(getattr(schema, name), value, f"{prefix}{name}.")
+
+
+def from_dict(data: dict[str, Any], origin: str = "config") -> Config:
+    """Build a validated ``Config`` from plain data, refusing unknown keys and wrong types.
+
+    Raises:
+        DragomanError: naming ``origin`` and every key at fault.
+    """
+    name = data.get("model", {}).get("name", "transformer")
+    if name not in MODELS:
+        raise DragomanError(
+            f"{origin}: model.name: '{name}' is unknown, expected {one_of(MODELS)}"
+            f"{nearest(str(name), MODELS)}"
+        )
+    schema = Config(model=MODELS[name]())
+    for path in _unknown_keys(schema, data):  # `+train.foo=1` slips through structured configs
+        raise DragomanError(
+            f"{origin}: there is no key '{path}'{nearest(path, known_keys(schema))}"
+        )
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), data)
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as problem:
+        where = getattr(problem, "full_key", None)
+        raise DragomanError(f"{origin}: {where}: {str(problem).splitlines()[0]}") from None
+    assert isinstance(config, Config)
+    validate(config)
+    return config
+
+
+def from_hydra(composed: DictConfig) -> Config:
+    """Build a ``Config`` from what Hydra composed, interpolations resolved."""
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as problem:
+        raise DragomanError(f"config: {str(problem).splitlines()[0]}") from None
+    assert isinstance(plain, dict)
+    return from_dict({str(name): value for name, value in plain.items()})
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return a config as plain data."""
+    return dataclasses.asdict(config)
+
+
+def save(config: Config, path: Path) -> None:
+    """Write a resolved config as YAML."""
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+
+
+def load(path: Path) -> Config:
+    """Read a saved config as plain data: nothing in it is interpolated, imported or called.
+
+    Raises:
+        DragomanError: if the file is missing, is not YAML, or does not describe a run.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DragomanError(f"{path}: no such file; is this a run folder?") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise DragomanError(
+            f"{path}: not a readable config ({problem})".replace("\n", " ")
+        ) from None
+    if not isinstance(data, dict):
+        raise DragomanError(f"{path}: not a config: expected a mapping of sections")
+    if "${" in json.dumps(data, default=str):
+        raise DragomanError(f"{path}: a saved config must not contain interpolations (${{...}})")
+    return from_dict(data, origin=str(path))
+
+
+def fixed_keys(config: Config) -> dict[str, Any]:
+    """Return the keys that change the weights, with their values; a resumed run must match them."""
+    fixed = {path: v for path, item, v in walk(config) if not item.metadata.get("free")}
+    if all(corpus.source != "files" for corpus in config.data.corpora):
+        # Named data sets are known by their checksums, wherever they lie.
+        fixed.pop("data.root")
+        fixed.pop("data.files", None)
+    return fixed
+
+
+def fingerprint(config: Config) -> str:
+    """Return 8 hexadecimal digits that stand for every key that changes the weights."""
+    text = json.dumps(fixed_keys(config), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,1 @@
+"""Search over the model contract: greedy, beam, sampling; no model knowledge."""

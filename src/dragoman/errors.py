@@ -1,0 +1,25 @@
+"""The one exception that is meant for the user."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DragomanError(Exception):
+    """Something the user can put right: shown as one line, without a traceback.
+
+    The message names the file, line or config key at fault and what is accepted instead.
+    """
+
+
+def nearest(wrong: str, accepted: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the accepted word nearest to ``wrong``, or ``""``."""
+    close = difflib.get_close_matches(wrong, list(accepted), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def one_of(accepted: Iterable[str]) -> str:
+    """Return ``"a, b or c"``, the form in which every message lists what it accepts."""
+    words = [str(word) for word in accepted]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

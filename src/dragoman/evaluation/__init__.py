@@ -1,0 +1,1 @@
+"""Metrics on strings, significance, scores of a run."""

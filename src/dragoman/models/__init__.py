@@ -1,0 +1,1 @@
+"""Tensors in, states and logits out; knows nothing of training or search."""

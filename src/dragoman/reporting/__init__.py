@@ -1,0 +1,1 @@
+"""Pictures, TensorBoard and pages."""

@@ -1,0 +1,1 @@
+"""Loss, optimisers and schedules, the loop, checkpoints, distribution."""
