@@ -242,7 +242,7 @@ class TrainConfig:
 
     ema_decay: float = key(0.0, "exponential moving average of the weights; 0: none",
                            low=0.0, high=0.99999)  # fmt: skip
-    average_last: int = key(0, "average the weights of the last k validations; 0: none", low=0)
+    average_last: int = key(0, "average the weights of the last k checkpoints; 0: none", low=0)
 
     validate_every: int = key(500, "steps between validations", low=1, free=True)
     validation_beam: int = key(1, "beam size of the validation BLEU", low=1)
@@ -304,9 +304,18 @@ class Config:
     seed: int = key(1, "every random draw of the run follows from it", low=0, high=2**31 - 1)
     device: str = key("auto", "auto, cpu, cuda or cuda:<n>", free=True)
     threads: int | None = key(None, "CPU threads; null: as torch chooses", low=1, free=True)
-    run_name: str | None = key(None, "folder of the run under checkpoint_dir; null: from the config",
-                               free=True)  # fmt: skip
+    run_name: str | None = key(None, "folder of the run; null: made from the config", free=True)
     checkpoint_dir: str = key("checkpoints", "where run folders live", free=True)
+
+
+def source_tag(data: DataConfig) -> str | None:
+    """Return the tag that evaluation puts before a source sentence, or None.
+
+    It is the one that training used for this language pair, or else for this target language.
+    """
+    pair = [c.tag for c in data.corpora if (c.src, c.tgt) == (data.src, data.tgt)]
+    language = [c.tag for c in data.corpora if c.tgt == data.tgt]
+    return next(iter(pair or language), None)
 
 
 def register_schemas() -> None:
@@ -373,7 +382,7 @@ def _cross_section_problems(config: Config) -> Iterator[str]:
                 f"data.max_length={data.max_length}"
             )
         if train.teacher_forcing < 1 and train.teacher_forcing_draw == "batch":
-            yield "train.teacher_forcing_draw: batch is for recurrent models; the Transformer takes token"
+            yield "train.teacher_forcing_draw: batch is for model=rnn; the Transformer takes token"
     if isinstance(model, RNNConfig):
         directions = 2 if model.bidirectional else 1
         hidden = model.encoder_hidden or model.d_model // directions
@@ -392,11 +401,11 @@ def _cross_section_problems(config: Config) -> Iterator[str]:
                 "model.bridge: copy needs as many decoder_layers as encoder_layers and "
                 "encoder_hidden x directions = d_model; use dense"
             )
-        if model.attention == "none" and model.wiring == "bahdanau" and model.num_heads > 1:
-            yield "model.num_heads: there are no heads without attention"
+        if model.tie_embeddings != "none" and model.readout == "concat":
+            yield "model.tie_embeddings: a tied output layer needs model.readout=tanh"
     joint = data.tokenizer.kind == "sentencepiece" and data.tokenizer.joint
     if model.tie_embeddings == "three_way" and not joint:
-        yield "model.tie_embeddings: three_way needs data.tokenizer.kind=sentencepiece and joint=true"
+        yield "model.tie_embeddings: three_way needs a joint sentencepiece data.tokenizer"
     if data.tokenizer.sampling_alpha > 0 and data.tokenizer.algorithm != "unigram":
         yield "data.tokenizer.sampling_alpha: only for algorithm=unigram; bpe has bpe_dropout"
     if data.tokenizer.bpe_dropout > 0 and data.tokenizer.algorithm != "bpe":
@@ -409,6 +418,11 @@ def _cross_section_problems(config: Config) -> Iterator[str]:
         yield "decode.nbest: greedy search has one hypothesis; use decode.method=beam or sample"
     if decode.max_length_ratio == 0 and decode.max_length_extra == 0:
         yield "decode.max_length_extra: no target token is allowed; raise it or max_length_ratio"
+    if train.batch_type == "tokens" and train.batch_size < data.max_length:
+        yield (
+            f"train.batch_size: {train.batch_size} tokens do not hold one sentence of "
+            f"data.max_length={data.max_length}"
+        )
     if not data.corpora:
         yield "data.corpora: at least one training corpus is needed"
     if train.min_lr > train.lr:

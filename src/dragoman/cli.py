@@ -1,0 +1,268 @@
+"""The ``dragoman`` command, and what ``train.py`` hands over to."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+from dragoman import __version__, config as configuration
+from dragoman.config import Config
+from dragoman.errors import DragomanError, nearest
+from dragoman.runs import Run, find_run, run_name
+
+# The exit code of every error; what went wrong is said in words.
+FAILED = 2
+
+
+def report(problem: BaseException) -> int:
+    """Print an error as one line; return the exit code."""
+    print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+    return FAILED
+
+
+def _warn(message: Any, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def run_training(config: Config, experiment: str | None) -> int:
+    """Train the run of a config; return the process's exit code."""
+    from dragoman.training.loop import Stopped, train
+
+    warnings.showwarning = _warn
+    run = Run(Path(config.checkpoint_dir) / run_name(config, experiment))
+    try:
+        train(config, run)
+    except DragomanError as problem:
+        return report(problem)
+    except Stopped as stop:
+        print(f"{stop}; the same command goes on from there", file=sys.stderr)
+        return 128 + stop.number
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+def split_words(words: Sequence[str]) -> tuple[list[Run], list[str]]:
+    """Part a command's words into runs and ``key=value`` overrides."""
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    runs = [find_run(word) for word in words if word not in overrides]
+    if not runs:
+        raise DragomanError("name a run: a folder under checkpoints, or its path")
+    return runs, overrides
+
+
+def override_decoding(config: Config, overrides: Sequence[str]) -> Config:
+    """Return a config with ``decode.key=value`` overrides applied and checked.
+
+    Raises:
+        DragomanError: for any other section, an unknown key, or a value of the wrong type.
+    """
+    known = [key for key in configuration.known_keys(config) if key.startswith("decode.")]
+    for override in overrides:
+        path = override.partition("=")[0]
+        if path in known:
+            continue
+        if path in configuration.known_keys(config):
+            raise DragomanError(
+                f"{path}: is part of the trained run; only decode.* keys can be changed here"
+            )
+        raise DragomanError(f"there is no key '{path}'{nearest(path, known)}")
+    data = configuration.to_dict(config)
+    changes = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+    assert isinstance(changes, dict)
+    data["decode"].update(changes.get("decode", {}))
+    return configuration.from_dict(data, origin="command line")
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Any, list[Run], Config]:
+    """Return the translator, runs and config that the common arguments describe."""
+    from dragoman.decoding.translator import load_translator
+
+    runs, overrides = split_words(arguments.words)
+    translator = load_translator(runs, arguments.checkpoint, arguments.weights, arguments.device)
+    config = override_decoding(translator.config, overrides)
+    if arguments.root is not None:
+        config.data.root = arguments.root
+    translator.config = config
+    return translator, runs, config
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Score runs on a split, and compare with another run if asked to."""
+    from dragoman.evaluation.evaluate import evaluate as run_evaluation
+    from dragoman.evaluation.evaluate import write_evaluation
+    from dragoman.evaluation.scores import format_scores, read_hypotheses
+    from dragoman.evaluation.significance import compare, format_comparison
+
+    translator, runs, config = _load(arguments)
+    split = arguments.split or config.data.validation_split
+    if len(runs) > 1 and arguments.output is None:
+        raise DragomanError("--output: name a folder for the scores of an ensemble")
+    folder = Path(arguments.output) if arguments.output else runs[0].folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise DragomanError(f"{folder}: cannot be made ({problem.strerror})") from None
+    others = [find_run(name) for name in arguments.compare or []]
+    rivals = [read_hypotheses(run.folder / f"hypotheses.{split}.txt") for run in others]
+    with tqdm(unit=" sentences", desc=f"translating {split}", disable=None, leave=False) as bar:
+        done = run_evaluation(translator, split, config.decode, bar.update)
+    origin = {
+        "runs": [run.name for run in runs],
+        "checkpoint": [run.checkpoint(arguments.checkpoint).name for run in runs],
+        "weights": arguments.weights or "as validated",
+    }
+    write_evaluation(folder, split, done, config.decode, origin)
+    d = config.decode
+    print(
+        f"{', '.join(origin['runs'])} on {split}: {len(done.sources)} sentences, {d.method}"
+        f"{f' {d.beam_size}' if d.method == 'beam' else ''}, length penalty "
+        f"{d.length_penalty_form} {d.length_penalty:g}"
+    )
+    print(format_scores(done.scores))
+    print(f"written to {folder}/scores.{split}.json and hypotheses.{split}.txt")
+    for number in range(min(arguments.samples, len(done.sources))):
+        print(f"\n  source       {done.sources[number].strip()}")
+        print(f"  translation  {done.hypotheses[number]}")
+        print(f"  reference    {done.references[number].strip()}")
+    for run, rival in zip(others, rivals, strict=True):
+        print(f"\npaired against {run.name} (p below 0.05: not chance)")
+        print(format_comparison(compare(done.hypotheses, rival, done.references, config.data.tgt)))
+
+
+def translate(arguments: argparse.Namespace) -> None:
+    """Translate standard input or a file, line by line."""
+    from dragoman.data.textfiles import decode_lines, read_lines
+    from dragoman.decoding.translator import stream
+
+    translator, _, config = _load(arguments)
+    if arguments.input is None:
+        lines: Iterator[str] = decode_lines(sys.stdin.buffer, "standard input")
+    else:
+        lines = read_lines(Path(arguments.input))
+    with ExitStack() as files:
+        out = sys.stdout
+        if arguments.output is not None:
+            try:
+                out = files.enter_context(open(arguments.output, "w", encoding="utf-8"))
+            except OSError as problem:
+                raise DragomanError(
+                    f"{arguments.output}: cannot be written ({problem.strerror})"
+                ) from None
+        elif isinstance(out, io.TextIOWrapper):
+            out.reconfigure(encoding="utf-8")
+        several = config.decode.nbest > 1
+        for number, found in enumerate(stream(translator, lines, config.decode), start=1):
+            for best in found:
+                cells = (str(number), f"{best.score:.6f}", best.text) if several else (best.text,)
+                print(*cells, sep="\t", file=out)
+            out.flush()
+
+
+def attention(arguments: argparse.Namespace) -> None:
+    """Draw the attention of a sentence, or measure its alignments on the embedded corpus."""
+    from dragoman.data.corpora import read_pairs
+    from dragoman.reporting.attention import caption_alignment, draw_attention
+
+    translator, runs, config = _load(arguments)
+    sentence = arguments.sentence
+    if sentence is None:
+        sentence = read_pairs(config.data, config.data.validation_split)[0][0]
+    parts = ["attention", arguments.layer, None if arguments.head is None else f"h{arguments.head}"]
+    path = Path(arguments.output or runs[0].folder / f"{'.'.join(p for p in parts if p)}.png")
+    target = draw_attention(
+        translator,
+        sentence,
+        config.decode,
+        path,
+        target=arguments.target,
+        name=arguments.layer,
+        head=arguments.head,
+    )
+    print(f"source       {sentence}\ntranslation  {target}\npicture      {path}")
+    if arguments.aer is not None or config.data.name == "captions":
+        split = arguments.aer or config.data.validation_split
+        rate = caption_alignment(translator, split)
+        print(
+            f"alignment error rate on {split}: {100 * rate.rate:.1f} % "
+            f"(precision {100 * rate.precision:.1f} %, recall {100 * rate.recall:.1f} %)"
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of ``dragoman``."""
+    main = argparse.ArgumentParser(
+        prog="dragoman",
+        description="Score, use and look into translation models trained with train.py.",
+    )
+    main.add_argument("--version", action="version", version=f"dragoman {__version__}")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, function: Callable[[argparse.Namespace], None], text: str) -> Any:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument(
+            "words", nargs="+", metavar="RUN | decode.key=value",
+            help="run folder (several: an ensemble), and decoding options such as "
+            "decode.beam_size=8",
+        )  # fmt: skip
+        sub.add_argument("--checkpoint", default="best", help="best (default), last or step-<n>")
+        sub.add_argument("--weights", choices=("raw", "ema", "average"),
+                         help="default: the ones that validation scored")  # fmt: skip
+        sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<n>")
+        sub.add_argument("--root", help="folder of the data, if not where training found it")
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = command("evaluate", evaluate, "score a run on a split with BLEU, chrF and TER")
+    sub.add_argument("--split", help="default: the validation split")
+    sub.add_argument("--compare", action="append", metavar="RUN_B",
+                     help="paired significance test against an evaluated run")  # fmt: skip
+    sub.add_argument("--output", metavar="FOLDER", help="default: the run folder")
+    sub.add_argument("--samples", type=int, default=0, help="print this many translations")
+    sub = command("translate", translate, "translate standard input (or a file) line by line")
+    sub.add_argument("--input", metavar="FILE", help="default: standard input")
+    sub.add_argument("--output", metavar="FILE", help="default: standard output")
+    sub = command("attention", attention, "draw the attention of a sentence as a heat map (PNG)")
+    sub.add_argument("--sentence", help="source sentence; default: the first of validation")
+    sub.add_argument("--target", help="draw this translation instead of the model's own")
+    sub.add_argument("--layer", help="for example encoder.0.self, decoder.2.cross or "
+                     "decoder.attention; default: the one that aligns best")  # fmt: skip
+    sub.add_argument("--head", type=int, help="one head of --layer; default: all")
+    sub.add_argument("--output", metavar="PNG", help="default: in the run folder")
+    sub.add_argument("--aer", metavar="SPLIT", help="alignment error rate (embedded corpus)")
+    return main
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the ``dragoman`` command; return the exit code."""
+    warnings.showwarning = _warn
+    commands = parser()
+    arguments, rest = commands.parse_known_args(argv)
+    if unknown := [word for word in rest if word.startswith("-")]:
+        commands.error(f"unknown option {unknown[0]}")
+    arguments.words += rest  # overrides may follow the options
+    try:
+        arguments.function(arguments)
+    except DragomanError as problem:
+        return report(problem)
+    except BrokenPipeError:  # the reader has gone, as in `dragoman translate RUN | head`
+        sys.stderr.close()
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

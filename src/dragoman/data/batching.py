@@ -1,0 +1,206 @@
+"""Sentences into batches: bucketing by length under a token budget, padding, and the position.
+
+Shapes: B batch, S longest source, T longest target, N real target tokens. Both sides end in EOS;
+the decoder's inputs begin with BOS instead.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dragoman.data.encoded import Ragged
+from dragoman.data.tokenizers import BOS, PAD
+
+IntArray = NDArray[np.int64]
+
+
+def length_mask(lengths_B: Tensor, longest: int) -> Tensor:
+    """Return (B, longest), True at real positions."""
+    return torch.arange(longest, device=lengths_B.device)[None, :] < lengths_B[:, None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded sentence pairs.
+
+    ``targets_N`` holds the real target tokens, row by row; padding is never a target.
+    """
+
+    src_BS: Tensor
+    src_lengths_B: Tensor
+    tgt_in_BT: Tensor
+    tgt_lengths_B: Tensor
+    targets_N: Tensor
+
+    @property
+    def tgt_mask_BT(self) -> Tensor:
+        """True at real target positions."""
+        return length_mask(self.tgt_lengths_B, self.tgt_in_BT.shape[1])
+
+    @property
+    def num_tokens(self) -> int:
+        """N, the number of real target tokens, EOS included."""
+        return self.targets_N.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        moved = {name: t.to(device, non_blocking=True) for name, t in vars(self).items()}
+        return Batch(**moved)
+
+
+def ragged(rows: Sequence[Sequence[int]]) -> Ragged:
+    """Put rows of different length behind one another."""
+    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+    flat = np.fromiter((token for row in rows for token in row), np.int64, int(lengths.sum()))
+    return Ragged(flat, lengths)
+
+
+def pad(rows: Ragged) -> IntArray:
+    """Return the rows as (B, longest), filled up with PAD on the right."""
+    longest = int(rows.lengths.max()) if len(rows.lengths) else 0
+    out = np.full((len(rows.lengths), longest), PAD, np.int64)
+    out[np.arange(longest) < rows.lengths[:, None]] = rows.flat
+    return out
+
+
+def collate(src: Ragged, tgt: Ragged) -> Batch:
+    """Build a batch from source and target rows that end in EOS."""
+    tgt_BT = torch.from_numpy(pad(tgt))
+    tgt_in = torch.cat([torch.full((len(tgt_BT), 1), BOS), tgt_BT[:, :-1]], 1)
+    return Batch(
+        src_BS=torch.from_numpy(pad(src)),
+        src_lengths_B=torch.from_numpy(src.lengths.copy()),
+        tgt_in_BT=tgt_in,
+        tgt_lengths_B=torch.from_numpy(tgt.lengths.copy()),
+        targets_N=torch.from_numpy(tgt.flat.copy()),
+    )
+
+
+class PairSource(Protocol):
+    """What batching needs of a training set (``dragoman.data.encoded.TrainingSet``)."""
+
+    def epoch_pairs(self, epoch: int) -> IntArray:
+        """Return the pair numbers of an epoch."""
+
+    def lengths(self, pairs: IntArray, epoch: int) -> tuple[IntArray, IntArray]:
+        """Return the source and target lengths as drawn for this epoch, EOS included."""
+
+    def rows(self, pairs: IntArray, epoch: int) -> tuple[Ragged, Ragged]:
+        """Return the source and target rows as drawn for this epoch, each ending in EOS."""
+
+
+class Bucket(NamedTuple):
+    """The sentences of one batch, before they are fetched."""
+
+    epoch: int
+    pairs: IntArray
+    src_longest: int
+    tgt_longest: int
+    tgt_tokens: int
+    real_tokens: int
+
+    @property
+    def padded_tokens(self) -> int:
+        """Number of positions both sides take, padding included."""
+        return len(self.pairs) * (self.src_longest + self.tgt_longest)
+
+
+class _Budget:
+    """torchtext's ``batch_size_fn``: the cost of a batch when one more sentence joins it.
+
+    A batch costs (sentences) x (longest sentence of either side), so padding counts.
+    """
+
+    def __init__(self, longest: IntArray) -> None:
+        self.longest, self.top = longest, 0
+
+    def __call__(self, new: int, count: int, cost_so_far: int) -> int:
+        self.top = max(0 if count == 1 else self.top, int(self.longest[new]))
+        return self.top * count
+
+
+class BatchOrder:
+    """The order of all batches of a run: a pure function of (seed, epoch), so nothing is saved.
+
+    Sentences are shuffled, pooled by a hundred batches, sorted by length within the pool, cut under
+    the budget, and the pool's batches are shuffled: torchtext's bucketing, over indices.
+    """
+
+    def __init__(
+        self, source: PairSource, batch_type: str, batch_size: int, sort_by_length: bool, seed: int
+    ) -> None:
+        self.source, self.seed = source, seed
+        self.batch_type, self.batch_size, self.sort = batch_type, batch_size, sort_by_length
+
+    def epoch(self, epoch: int) -> Iterator[Bucket]:
+        """Yield the batches of one epoch, each pair of the epoch exactly once."""
+        from torchtext.data.iterator import pool
+        from torchtext.data.utils import RandomShuffler
+
+        pairs = self.source.epoch_pairs(epoch)
+        pairs = np.random.default_rng([self.seed, epoch]).permutation(pairs)
+        src, tgt = self.source.lengths(pairs, epoch)
+        longest = np.maximum(src, tgt)
+        # Ties of the longer side are broken by the other one: less padding on both.
+        sort_key = (longest << 32) + (tgt << 16) + src
+        options: dict[str, Any] = {}
+        if self.batch_type == "tokens":
+            options["batch_size_fn"] = _Budget(longest)
+        batches = pool(
+            range(len(pairs)),
+            self.batch_size,
+            key=lambda place: int(sort_key[place]),
+            random_shuffler=RandomShuffler(random.Random(f"{self.seed}/{epoch}").getstate()),
+            shuffle=True,
+            sort_within_batch=self.sort,
+            **options,
+        )
+        for places in batches:
+            if places:  # a sentence above the budget makes torchtext emit an empty batch before it
+                chosen = np.asarray(places)
+                yield Bucket(
+                    epoch,
+                    pairs[chosen],
+                    int(src[chosen].max()),
+                    int(tgt[chosen].max()),
+                    int(tgt[chosen].sum()),
+                    int(src[chosen].sum() + tgt[chosen].sum()),
+                )
+
+    def fetch(self, bucket: Bucket) -> Batch:
+        """Read the sentences of a batch and pad them."""
+        return collate(*self.source.rows(bucket.pairs, bucket.epoch))
+
+    def longest(self) -> Bucket:
+        """Return the batch of the first epoch that needs the most memory."""
+        return max(self.epoch(0), key=lambda bucket: bucket.padded_tokens)
+
+
+class BatchStream:
+    """Batches without end, epoch after epoch, from any position."""
+
+    def __init__(self, order: BatchOrder, epoch: int = 0, consumed: int = 0) -> None:
+        self.order, self.epoch, self.consumed = order, epoch, consumed
+        self._batches = islice(order.epoch(epoch), consumed, None)
+
+    def take(self, count: int) -> list[Bucket]:
+        """Return the next ``count`` batches of the global order."""
+        taken: list[Bucket] = []
+        while len(taken) < count:
+            bucket = next(self._batches, None)
+            if bucket is None:
+                self.epoch, self.consumed = self.epoch + 1, 0
+                self._batches = islice(self.order.epoch(self.epoch), 0, None)
+            else:
+                self.consumed += 1
+                taken.append(bucket)
+        return taken

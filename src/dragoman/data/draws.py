@@ -1,0 +1,38 @@
+"""Random numbers that follow from what they are for, not from what was drawn before.
+
+Every draw is a hash of (seed, epoch, sentence, position, ...), so there is no generator state to
+save, and the batch a sentence is in changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit integers: the finaliser of SplitMix64 (Steele et al. 2014, figure 19)."""
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
+def uniforms(*keys: Any) -> NDArray[np.float64]:
+    """Return numbers in [0, 1), one for each combination of the broadcast integer keys."""
+    state = np.zeros((), np.uint64)
+    with np.errstate(over="ignore"):
+        for key in keys:
+            state = mix(state + _GOLDEN + np.asarray(key).astype(np.uint64))
+    return (state >> np.uint64(11)) * 2.0**-53
+
+
+def seed_of(*parts: Any) -> int:
+    """Return a 63-bit seed for a generator, from any printable parts."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

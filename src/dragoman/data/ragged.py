@@ -1,0 +1,56 @@
+"""Rows of different lengths in one flat array, and the index arithmetic on them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+
+class Ragged(NamedTuple):
+    """Rows of integers, one after the other: ``flat`` (sum of lengths,) and ``lengths`` (rows,)."""
+
+    flat: IntArray
+    lengths: IntArray
+
+
+def starts_of(lengths: IntArray) -> IntArray:
+    """Return where each row begins in the flat array."""
+    return np.cumsum(lengths) - lengths
+
+
+def ranges(starts: NDArray[Any], lengths: IntArray) -> IntArray:
+    """Return ``start, start + 1, ..., start + length - 1`` of every row, one after the other."""
+    shift = starts.astype(np.int64) - starts_of(lengths)
+    return np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
+
+
+def take(flat: NDArray[Any], starts: NDArray[Any], lengths: IntArray) -> Ragged:
+    """Return the rows that begin at ``starts`` of ``flat``."""
+    return Ragged(flat[ranges(starts, lengths)].astype(np.int64), lengths)
+
+
+def sums(values: IntArray, lengths: IntArray) -> IntArray:
+    """Return the sum of each row's values; rows may be empty."""
+    total = np.concatenate(([0], np.cumsum(values)))
+    ends = np.cumsum(lengths)
+    result: IntArray = total[ends] - total[ends - lengths]
+    return result
+
+
+def merge(mask: NDArray[np.bool_], where_true: Ragged, otherwise: Ragged) -> Ragged:
+    """Return the rows of ``otherwise`` with those under ``mask`` replaced, in order.
+
+    ``otherwise`` has a row for every element of the mask, ``where_true`` one for every True.
+    """
+    lengths = otherwise.lengths.copy()
+    lengths[mask] = where_true.lengths
+    flat = np.empty(int(lengths.sum()), np.int64)
+    starts, old_starts = starts_of(lengths), starts_of(otherwise.lengths)
+    kept = ranges(old_starts[~mask], lengths[~mask])
+    flat[ranges(starts[~mask], lengths[~mask])] = otherwise.flat[kept]
+    flat[ranges(starts[mask], where_true.lengths)] = where_true.flat
+    return Ragged(flat, lengths)

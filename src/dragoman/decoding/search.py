@@ -1,0 +1,222 @@
+"""Greedy, beam and sampling search over the model contract, for every model and ensemble.
+
+Shapes: B sentences, K hypotheses a sentence, V vocabulary; rows are sentence-major (B * K).
+
+One loop serves all three. At every step the K best extensions of a sentence's open hypotheses
+survive (for sampling: one drawn extension of each); those that end in EOS leave, and a sentence
+without open hypotheses, or whose open ones can no longer win, leaves the batch. Greedy search is
+a beam of one. At its longest length a hypothesis must end: only EOS is allowed there, at its own
+probability, so every score is the model's score of the whole sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dragoman.config import DecodeConfig
+from dragoman.data.draws import uniforms
+from dragoman.data.tokenizers import BOS, EOS, PAD
+from dragoman.decoding.ensemble import Ensemble
+from dragoman.models.seq2seq import Seq2Seq, reorder
+
+
+class Hypothesis(NamedTuple):
+    """A finished translation: tokens without EOS, log-probability with it, and the final score."""
+
+    tokens: list[int]
+    log_prob: float
+    score: float
+
+
+def length_penalty(length: float, alpha: float, form: str) -> float:
+    """Return what a log-probability is divided by; ``length`` counts the end mark.
+
+    ``gnmt``: ((5 + n) / 6)^alpha (Wu et al. 2016, equation 14); ``power``: n^alpha.
+    """
+    return float(((5 + length) / 6) ** alpha if form == "gnmt" else length**alpha)
+
+
+def block_repeats(log_probs: Tensor, history: Tensor, size: int) -> None:
+    """Forbid, in place, tokens that would complete an n-gram already in ``history`` (rows, t)."""
+    if history.shape[1] < size:
+        return
+    windows = history.unfold(1, size, 1)
+    tail = history[:, history.shape[1] - size + 1 :]
+    seen = (windows[:, :, :-1] == tail[:, None]).all(-1)
+    rows, places = seen.nonzero(as_tuple=True)
+    log_probs[rows, windows[rows, places, -1]] = -math.inf
+
+
+def truncate(log_probs: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Keep the ``top_k`` likeliest tokens and the smallest set of probability ``top_p``.
+
+    Nucleus sampling: Holtzman et al. 2020, section 3.1.
+    """
+    ordered, order = log_probs.sort(-1, descending=True)
+    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+    drop = before >= top_p
+    if top_k:
+        drop[:, top_k:] = True
+    return torch.empty_like(log_probs).scatter_(-1, order, ordered.masked_fill(drop, -math.inf))
+
+
+class _Search:
+    """The search of one batch. Rows of finished sentences are taken out as it goes."""
+
+    def __init__(
+        self,
+        models: Sequence[Seq2Seq],
+        src_BS: Tensor,
+        src_lengths_B: Tensor,
+        config: DecodeConfig,
+        numbers: Sequence[int],
+    ) -> None:
+        self.config, self.device = config, src_BS.device
+        self.sampling = config.method == "sample"
+        self.width = {"greedy": 1, "beam": config.beam_size, "sample": config.nbest}[config.method]
+        self.model = Ensemble(models)
+        batch = src_BS.shape[0]
+        self.done: list[list[Hypothesis]] = [[] for _ in range(batch)]
+        self.active = torch.arange(batch, device=self.device)
+        self.numbers = np.asarray(numbers)
+        # EOS is not part of the source the ratio speaks of.
+        lengths = (src_lengths_B - 1) * config.max_length_ratio + config.max_length_extra
+        self.longest = lengths.long().clamp(min=1)
+        memories = self.model.encode(src_BS, src_lengths_B)
+        rows = self.active.repeat_interleave(self.width)
+        self.memories = reorder(memories, rows)
+        self.states = self.model.init_state(self.memories)
+        self.tokens = torch.full((batch * self.width,), BOS, device=self.device)
+        self.history = self.tokens.new_zeros(batch * self.width, 0)
+        # Doubles: a sum of forty float32 terms would lose the digits that break ties.
+        self.scores = torch.zeros(batch, self.width, dtype=torch.float64, device=self.device)
+        if not self.sampling:
+            self.scores[:, 1:] = -math.inf  # all hypotheses are equal before the first step
+
+    def run(self) -> list[list[Hypothesis]]:
+        """Search to the end; return hypotheses per sentence, best first."""
+        while len(self.active):
+            self._advance()
+        for found in self.done:
+            found.sort(key=lambda hypothesis: -hypothesis.score)
+        return [found[: self.config.nbest] for found in self.done]
+
+    def _constrain(self, log_probs: Tensor) -> Tensor:
+        """Return log-probabilities (rows, V) with everything forbidden at -inf."""
+        config, length = self.config, self.history.shape[1]
+        log_probs = log_probs.to(torch.float64)
+        log_probs[:, [PAD, BOS]] = -math.inf
+        longest = self.longest.repeat_interleave(self.width)
+        if config.no_repeat_ngram:
+            block_repeats(log_probs, self.history, config.no_repeat_ngram)
+        early = longest.clamp(max=config.min_length) > length
+        log_probs[early, EOS] = -math.inf
+        late = length >= longest
+        ending = log_probs[:, EOS].clone()
+        log_probs[late] = -math.inf
+        log_probs[late, EOS] = ending[late]
+        # N-gram blocking can forbid everything: then the sentence ends.
+        stuck = (log_probs == -math.inf).all(-1)
+        log_probs[stuck, EOS] = ending[stuck]
+        return log_probs
+
+    def _extend(self, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose K extensions per sentence: log-probability, parent in 0..K-1, token; (B, K)."""
+        batch, vocab = len(self.active), log_probs.shape[1]
+        if not self.sampling:
+            totals = self.scores[:, :, None] + log_probs.view(batch, self.width, vocab)
+            best, flat = totals.flatten(1).topk(min(self.width, self.width * vocab))
+            return best, flat // vocab, flat % vocab
+        shaped = truncate(log_probs / self.config.temperature, self.config.top_k, self.config.top_p)
+        # Each draw follows from (seed, sentence, sample, step), whatever else is in the batch.
+        draws = uniforms(
+            self.config.seed,
+            self.numbers[self.active.cpu().numpy()][:, None],
+            np.arange(self.width)[None, :],
+            self.history.shape[1],
+        )
+        targets = torch.from_numpy(draws).to(self.device).view(-1, 1)
+        cumulative = shaped.softmax(-1).cumsum(-1)
+        token = torch.searchsorted(cumulative, targets * cumulative[:, -1:], right=True)
+        token = token.clamp(max=vocab - 1)
+        gained = log_probs.gather(-1, token).view(batch, self.width)
+        parent = torch.arange(self.width, device=self.device).expand(batch, -1)
+        return self.scores + gained, parent, token.view(batch, self.width)
+
+    def _advance(self) -> None:
+        log_probs, states = self.model.step(self.tokens, self.states, self.memories)
+        totals, parent, token = self._extend(self._constrain(log_probs))
+        offset = torch.arange(len(self.active), device=self.device)[:, None] * self.width
+        rows = (offset + parent).flatten()
+        self.history = torch.cat([self.history[rows], token.flatten()[:, None]], 1)
+        ended = (token == EOS) & (totals > -math.inf)
+        for sentence, slot in ended.nonzero().tolist():
+            self._finish(sentence, slot, float(totals[sentence, slot]))
+        self.scores = totals.masked_fill(ended, -math.inf)
+        self.tokens, self.states = token.flatten(), reorder(states, rows)
+        self._leave()
+
+    def _penalty(self, length: float) -> float:
+        return length_penalty(length, self.config.length_penalty, self.config.length_penalty_form)
+
+    def _finish(self, sentence: int, slot: int, log_prob: float) -> None:
+        tokens = self.history[sentence * self.width + slot, :-1].tolist()
+        score = log_prob / self._penalty(len(tokens) + 1)
+        self.done[int(self.active[sentence])].append(Hypothesis(tokens, log_prob, score))
+
+    def _decided(self, sentence: int, open_score: float) -> bool:
+        """Whether a sentence's search is over."""
+        if open_score == -math.inf:
+            return True
+        found = self.done[int(self.active[sentence])]
+        if self.sampling or len(found) < self.config.nbest:
+            return False
+        if self.config.stopping == "first":
+            return len(found) >= self.width
+        # Scores only fall, and the penalty is largest at the longest length: an upper bound.
+        bound = open_score / self._penalty(int(self.longest[sentence]) + 1)
+        return sorted((h.score for h in found), reverse=True)[self.config.nbest - 1] >= bound
+
+    def _leave(self) -> None:
+        """Take sentences whose search is over out of the batch."""
+        open_scores = self.scores.max(1).values.tolist()
+        keep = [b for b, score in enumerate(open_scores) if not self._decided(b, score)]
+        if len(keep) == len(self.active):
+            return
+        kept = torch.tensor(keep, dtype=torch.long, device=self.device)
+        slots = torch.arange(self.width, device=self.device)
+        rows = (kept[:, None] * self.width + slots).flatten()
+        self.active, self.longest = self.active[kept], self.longest[kept]
+        self.scores, self.tokens = self.scores[kept], self.tokens[rows]
+        self.history = self.history[rows]
+        self.states, self.memories = reorder(self.states, rows), reorder(self.memories, rows)
+
+
+@torch.no_grad()
+def search(
+    models: Sequence[Seq2Seq],
+    src_BS: Tensor,
+    src_lengths_B: Tensor,
+    config: DecodeConfig,
+    numbers: Sequence[int] | None = None,
+) -> list[list[Hypothesis]]:
+    """Translate a batch of source rows that end in EOS.
+
+    Args:
+        models: one model, or several whose probabilities are averaged.
+        src_BS: source ids, padded on the right.
+        src_lengths_B: real lengths, EOS included.
+        config: the search.
+        numbers: the sentences' numbers, which sampling draws from; by default 0..B-1.
+
+    Returns:
+        Per sentence, at most ``config.nbest`` hypotheses, best first.
+    """
+    numbers = range(src_BS.shape[0]) if numbers is None else numbers
+    return _Search(models, src_BS, src_lengths_B, config, numbers).run()

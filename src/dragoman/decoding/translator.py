@@ -1,0 +1,221 @@
+"""Lines in, lines out: tokenisation, batching by length, search, and the way back to text."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from torch import nn
+
+from dragoman import config as configuration
+from dragoman.config import Config, DecodeConfig, source_tag
+from dragoman.data.batching import Batch, collate, pad, ragged
+from dragoman.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer
+from dragoman.decoding.forced import attention_weights, word_attention
+from dragoman.decoding.search import Hypothesis, search
+from dragoman.errors import DragomanError
+from dragoman.models.seq2seq import Seq2Seq, build_model
+from dragoman.models.weights import load_weights, read_tensors
+from dragoman.runs import Run, read_state
+
+
+class Translation(NamedTuple):
+    """One translation of a line: text, its score and its log-probability."""
+
+    text: str
+    score: float
+    log_prob: float
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device that a config's ``device`` means here.
+
+    Raises:
+        DragomanError: if CUDA is asked for and is not there.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            has = f"{count} CUDA devices" if count else "no CUDA device"
+            raise DragomanError(f"device: '{wanted}' was asked for, but there is {has}; use cpu")
+    return device
+
+
+@dataclass
+class Translator:
+    """Models with the tokenizers they were trained with."""
+
+    models: Sequence[Seq2Seq]
+    src_tokenizer: Tokenizer
+    tgt_tokenizer: Tokenizer
+    config: Config
+    device: torch.device
+
+    def encode_line(self, line: str) -> list[int]:
+        """Return source ids without EOS: the tag, if the run has one, and the tokens."""
+        tag = source_tag(self.config.data)
+        ids = self.src_tokenizer.encode(line)
+        return ids if tag is None else [self.src_tokenizer.tag_id(tag), *ids]
+
+    def translate(
+        self,
+        lines: Sequence[str],
+        decode: DecodeConfig,
+        first_line: int = 1,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[Translation]]:
+        """Translate lines; per line, at most ``decode.nbest`` translations, best first.
+
+        An empty line gives an empty translation without asking the model. A line longer than the
+        training limit ``data.max_length`` is cut there, with one warning naming the line;
+        ``first_line`` is the number of the first of ``lines``.
+        """
+        rows = [self.encode_line(line) if line.strip() else [] for line in lines]
+        limit = self.config.data.max_length - 1
+        for number, row in enumerate(rows):
+            if len(row) > limit:
+                warnings.warn(
+                    f"line {first_line + number}: {len(row)} tokens, cut to the {limit} that the "
+                    "model was trained for (data.max_length)",
+                    stacklevel=2,
+                )
+                rows[number] = row[:limit]
+        out: list[list[Translation]] = [[Translation("", 0.0, 0.0)] for _ in lines]
+        # Sorted by length: batches without padding. Ties by position, so the order is the input's.
+        todo = sorted((n for n, row in enumerate(rows) if row), key=lambda n: (-len(rows[n]), n))
+        for start in range(0, len(todo), decode.batch_size):
+            chosen = todo[start : start + decode.batch_size]
+            src = [[*rows[number], EOS] for number in chosen]
+            places = [first_line + number for number in chosen]
+            found = search(self.models, *self._pad(src), decode, places)
+            texts = self._texts(src, [lines[number] for number in chosen], found, decode)
+            for number, hypotheses, strings in zip(chosen, found, texts, strict=True):
+                out[number] = [
+                    Translation(text, hypothesis.score, hypothesis.log_prob)
+                    for text, hypothesis in zip(strings, hypotheses, strict=True)
+                ]
+            if progress is not None:
+                progress(len(chosen))
+        return out
+
+    def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        table = ragged(rows)
+        src, lengths = torch.from_numpy(pad(table)), torch.from_numpy(table.lengths)
+        return src.to(self.device), lengths.to(self.device)
+
+    def _texts(
+        self,
+        src: list[list[int]],
+        lines: list[str],
+        found: list[list[Hypothesis]],
+        decode: DecodeConfig,
+    ) -> list[list[str]]:
+        texts = [[self.tgt_tokenizer.decode(h.tokens) for h in row] for row in found]
+        if not decode.replace_unknown or self.tgt_tokenizer.is_subword:
+            return texts
+        # Attention is only needed for hypotheses with an unknown word: read off afterwards, by
+        # forcing, so that search need not carry it along.
+        places = [
+            (b, k) for b, row in enumerate(found) for k, h in enumerate(row) if UNK in h.tokens
+        ]
+        if not places:
+            return texts
+        batch = self.batch(
+            [src[b] for b, _ in places], [[*found[b][k].tokens, EOS] for b, k in places]
+        )
+        attention = word_attention(attention_weights(self.models[0], batch))
+        if attention is None:
+            return texts
+        for row, (b, k) in enumerate(places):
+            texts[b][k] = self._copy_unknown(
+                found[b][k].tokens, attention[row].argmax(-1).tolist(), lines[b]
+            )
+        return texts
+
+    def _copy_unknown(self, tokens: list[int], aligned: list[int], line: str) -> str:
+        """Put the most attended source word in place of every unknown one (Luong et al. 2015b)."""
+        skip = 0 if source_tag(self.config.data) is None else 1
+        words = self.src_tokenizer.units(line)
+        strings = self.tgt_tokenizer.tokens(tokens)
+        for t, token in enumerate(tokens):
+            place = aligned[t] - skip
+            if token == UNK and 0 <= place < len(words):
+                strings[t] = words[place]
+        return self.tgt_tokenizer.detokenize(strings)
+
+    def batch(self, src: list[list[int]], tgt: list[list[int]]) -> Batch:
+        """Return a batch of rows that end in EOS, on the translator's device."""
+        return collate(ragged(src), ragged(tgt)).to(self.device)
+
+
+def stream(
+    translator: Translator, lines: Iterator[str], decode: DecodeConfig, chunk: int = 4096
+) -> Iterator[list[Translation]]:
+    """Translate any number of lines in order, holding ``chunk`` of them at a time."""
+    done = 0
+    while part := list(islice(lines, chunk)):
+        yield from translator.translate(part, decode, first_line=done + 1)
+        done += len(part)
+
+
+def load_model(
+    checkpoint: Path, config: Config, vocabularies: tuple[int, int], weights: str
+) -> nn.Module:
+    """Build a checkpoint's model and load one set of its weights (raw, ema or average)."""
+    model = build_model(config.model, *vocabularies, seed=0)
+    path = checkpoint / ("model.safetensors" if weights == "raw" else f"{weights}.safetensors")
+    if weights != "raw" and not path.exists():
+        raise DragomanError(f"{checkpoint}: this checkpoint has no {weights} weights")
+    load_weights(model, read_tensors(path), path)
+    return model.eval()
+
+
+def load_translator(
+    runs: Sequence[Run], checkpoint: str = "best", weights: str | None = None, device: str = "auto"
+) -> Translator:
+    """Load one run, or several as an ensemble.
+
+    Args:
+        runs: run folders; an ensemble shares languages and vocabularies.
+        checkpoint: ``best``, ``last`` or ``step-<n>``.
+        weights: ``raw``, ``ema`` or ``average``; by default the ones that validation scored.
+        device: as the config key ``device``.
+
+    Raises:
+        DragomanError: if a run, checkpoint or file is missing, corrupt or does not fit.
+    """
+    where = choose_device(device)
+    models: list[Seq2Seq] = []
+    first: tuple[Config, Tokenizer, Tokenizer] | None = None
+    for run in runs:
+        folder = run.checkpoint(checkpoint)
+        config = configuration.load(folder / "config.yaml")
+        chosen = weights or str(read_state(folder).get("scored", "raw"))
+        tokenizers = (
+            load_tokenizer(folder, "src", config.data.tokenizer),
+            load_tokenizer(folder, "tgt", config.data.tokenizer),
+        )
+        if first is None:
+            first = (config, *tokenizers)
+        elif any(
+            len(mine) != len(theirs) or mine.tokens(every) != theirs.tokens(every)
+            for mine, theirs in zip(first[1:], tokenizers, strict=True)
+            for every in [list(range(min(len(mine), len(theirs))))]
+        ):
+            raise DragomanError(
+                f"{run.folder}: its vocabulary differs from that of {runs[0].folder}; "
+                "an ensemble needs runs with the same tokenizer"
+            )
+        sizes = (len(tokenizers[0]), len(tokenizers[1]))
+        model = load_model(folder, config, sizes, chosen).to(where)
+        models.append(cast(Seq2Seq, model))
+    assert first is not None, "at least one run"
+    return Translator(models, first[1], first[2], first[0], where)

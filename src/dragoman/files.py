@@ -1,0 +1,45 @@
+"""Files that are whole or absent: written beside, flushed to the disk, then renamed into place."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from dragoman.errors import DragomanError
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` by ``content`` (text as UTF-8) so that no reader ever sees half of it.
+
+    A crash or a full disk leaves the old file as it was.
+
+    Raises:
+        DragomanError: naming the path and the reason it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        data = content.encode("utf-8") if isinstance(content, str) else content
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except UnicodeEncodeError as problem:
+        raise DragomanError(f"{path}: cannot be written as UTF-8 ({problem.reason})") from None
+    except OSError as problem:
+        raise DragomanError(f"{path}: cannot be written ({problem.strerror})") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a rename to the disk where the file system can; some cannot open a folder."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

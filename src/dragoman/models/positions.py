@@ -1,0 +1,156 @@
+"""Position encodings: how a Transformer learns where its tokens stand.
+
+Shapes: B batch, H heads, T queries, S keys, A width of a head, D width of the model.
+
+A position encoding acts in one of three places, so it has three hooks and overrides one of them:
+``add`` on the embeddings, ``rotate`` on queries and keys, ``bias`` on the scores. ``offset`` is the
+position of the first query; it is above 0 when decoding goes on from a cache.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Positions(nn.Module):
+    """No positions at all: the base class, and the entry "none"."""
+
+    per_layer = False  # whether each layer has parameters of its own
+
+    def __init__(self, d_model: int, num_heads: int, max_positions: int, causal: bool) -> None:
+        super().__init__()
+        self.d_head = d_model // num_heads
+
+    def add(self, x_BTD: Tensor, offset: int) -> Tensor:
+        """Return the embeddings with positions added."""
+        return x_BTD
+
+    def rotate(self, x_BHTA: Tensor, offset: int) -> Tensor:
+        """Return queries or keys turned by their positions."""
+        return x_BHTA
+
+    def bias(self, query_BHTA: Tensor, offset: int, num_keys: int) -> Tensor | None:
+        """Return what is added to the scores, broadcast to (B, H, T, S), or None."""
+        return None
+
+
+def sinusoids(positions_T: Tensor, width: int) -> Tensor:
+    """Return sin and cos of the positions (T, width), interleaved: Vaswani et al. 2017, 3.5."""
+    # float64 and then rounded: the angle of a late position loses digits in float32.
+    rates = torch.exp(
+        torch.arange(0, width, 2, dtype=torch.float64, device=positions_T.device)
+        * (-math.log(10000.0) / width)
+    )
+    angles = positions_T.to(torch.float64)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+
+
+class SinusoidalPositions(Positions):
+    """Fixed sines and cosines added to the embeddings: Vaswani et al. 2017, section 3.5."""
+
+    table: Tensor
+
+    def __init__(self, d_model: int, num_heads: int, max_positions: int, causal: bool) -> None:
+        super().__init__(d_model, num_heads, max_positions, causal)
+        table = sinusoids(torch.arange(max_positions), d_model)
+        self.register_buffer("table", table, persistent=False)
+
+    def add(self, x_BTD: Tensor, offset: int) -> Tensor:
+        """Return the embeddings with positions added; there is no longest sentence."""
+        end = offset + x_BTD.shape[1]
+        if end > self.table.shape[0]:
+            longer = torch.arange(2 * end, device=self.table.device)
+            self.table = sinusoids(longer, x_BTD.shape[2])
+        return x_BTD + self.table[offset:end].to(x_BTD.dtype)
+
+
+class LearnedPositions(Positions):
+    """A learned vector per position, added to the embeddings: Gehring et al. 2017, section 3.1."""
+
+    def __init__(self, d_model: int, num_heads: int, max_positions: int, causal: bool) -> None:
+        super().__init__(d_model, num_heads, max_positions, causal)
+        self.table = nn.Parameter(torch.randn(max_positions, d_model) * d_model**-0.5)
+
+    def add(self, x_BTD: Tensor, offset: int) -> Tensor:
+        """Return the embeddings with positions added; positions past the table share its last."""
+        places = torch.arange(offset, offset + x_BTD.shape[1], device=x_BTD.device)
+        return x_BTD + self.table[places.clamp(max=self.table.shape[0] - 1)]
+
+
+class RotaryPositions(Positions):
+    """Queries and keys turned by an angle per position: Su et al. 2021, section 3.2.2."""
+
+    def rotate(self, x_BHTA: Tensor, offset: int) -> Tensor:
+        """Return queries or keys, neighbouring pairs of coordinates turned by their positions."""
+        places = torch.arange(offset, offset + x_BHTA.shape[2], device=x_BHTA.device)
+        table = sinusoids(places, self.d_head).to(x_BHTA.dtype)
+        sin, cos = table[:, 0::2], table[:, 1::2]
+        even, odd = x_BHTA[..., 0::2], x_BHTA[..., 1::2]
+        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+
+
+def relative_distance(num_queries: int, offset: int, num_keys: int, device: torch.device) -> Tensor:
+    """Return (T, S): position of key minus position of query."""
+    queries = torch.arange(offset, offset + num_queries, device=device)
+    return torch.arange(num_keys, device=device)[None, :] - queries[:, None]
+
+
+class ShawPositions(Positions):
+    """A learned vector per clipped distance, compared with the query: Shaw et al. 2018, eq. 4.
+
+    The vectors on the values (eq. 3) are left out: they change nothing there (table 4).
+    """
+
+    per_layer = True
+    max_distance = 16
+
+    def __init__(self, d_model: int, num_heads: int, max_positions: int, causal: bool) -> None:
+        super().__init__(d_model, num_heads, max_positions, causal)
+        self.vectors = nn.Parameter(torch.randn(2 * self.max_distance + 1, self.d_head) * 0.02)
+
+    def bias(self, query_BHTA: Tensor, offset: int, num_keys: int) -> Tensor:
+        """Return q . a / sqrt(A), (B, H, T, S)."""
+        distance = relative_distance(query_BHTA.shape[2], offset, num_keys, query_BHTA.device)
+        rows = distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
+        # Every query against the few distinct vectors first, then spread over the keys.
+        scores = query_BHTA @ self.vectors.t() * self.d_head**-0.5
+        return scores.gather(-1, rows.expand(*scores.shape[:2], -1, -1))
+
+
+class T5Positions(Positions):
+    """A learned scalar per head and distance bucket: Raffel et al. 2020, section 2.1."""
+
+    num_buckets, max_distance = 32, 128
+
+    def __init__(self, d_model: int, num_heads: int, max_positions: int, causal: bool) -> None:
+        super().__init__(d_model, num_heads, max_positions, causal)
+        self.causal = causal
+        self.table = nn.Parameter(torch.randn(num_heads, self.num_buckets) * 0.02)
+
+    def buckets(self, distance: Tensor) -> Tensor:
+        """Return the bucket of each distance: near ones have their own, far ones share by log."""
+        half = self.num_buckets if self.causal else self.num_buckets // 2
+        side = torch.zeros_like(distance) if self.causal else (distance > 0) * half
+        away = -distance.clamp(max=0) if self.causal else distance.abs()
+        exact = half // 2
+        steps = torch.log(away.clamp(min=1) / exact) / math.log(self.max_distance / exact)
+        far = (exact + (steps * (half - exact)).long()).clamp(max=half - 1)
+        return side + torch.where(away < exact, away, far)
+
+    def bias(self, query_BHTA: Tensor, offset: int, num_keys: int) -> Tensor:
+        """Return the learned scalars, (H, T, S)."""
+        distance = relative_distance(query_BHTA.shape[2], offset, num_keys, query_BHTA.device)
+        return self.table[:, self.buckets(distance)]
+
+
+POSITIONS: dict[str, type[Positions]] = {
+    "sinusoidal": SinusoidalPositions,
+    "learned": LearnedPositions,
+    "rotary": RotaryPositions,
+    "shaw": ShawPositions,
+    "t5": T5Positions,
+    "none": Positions,
+}

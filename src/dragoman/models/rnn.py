@@ -1,0 +1,256 @@
+"""Recurrent encoder-decoder with attention (Bahdanau et al. 2015, Luong et al. 2015).
+
+Shapes: B batch, S source length, T target length, N real target tokens, E width of the memory,
+D width of the decoder, H heads, L decoder layers, V vocabulary.
+
+Two wirings. ``luong``: the new state asks, and [state; context] is read out (and, with input
+feeding, is part of the next input). ``bahdanau``: the old state asks, the context is part of the
+input, and the new state is read out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from dragoman.config import RNNConfig
+from dragoman.data.batching import Batch, length_mask
+from dragoman.models.attention import Attention, KeyValue
+from dragoman.models.dropout import dropout
+from dragoman.models.embeddings import build_embeddings
+
+
+class RNNState(NamedTuple):
+    """The decoder between two steps. ``cell`` is empty for GRUs, ``feed`` without input feeding."""
+
+    hidden_BLD: Tensor
+    cell_BLD: Tensor
+    feed_BF: Tensor
+
+
+class RNNMemory(NamedTuple):
+    """The encoded source, its projected keys, and the decoder's first state."""
+
+    states_BSE: Tensor
+    mask_BS: Tensor
+    keys: KeyValue
+    first: RNNState
+
+
+class Encoder(nn.Module):
+    """LSTM or GRU over packed sequences, in one direction or both."""
+
+    def __init__(self, config: RNNConfig, hidden: int) -> None:
+        super().__init__()
+        cell = nn.LSTM if config.cell == "lstm" else nn.GRU
+        self.rnn = cell(
+            config.d_embed,
+            hidden,
+            config.encoder_layers,
+            batch_first=True,
+            bidirectional=config.bidirectional,
+            dropout=config.dropout if config.encoder_layers > 1 else 0.0,
+        )
+
+    def forward(self, x: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return states (B, S, E), the last hidden states (layers, B, E) and cells, if any."""
+        packed = pack_padded_sequence(x, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
+        out, last = self.rnn(packed)
+        states, _ = pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])
+        if isinstance(last, tuple):
+            return states, self._join(last[0]), self._join(last[1])
+        return states, self._join(last), None
+
+    def _join(self, last: Tensor) -> Tensor:
+        """(layers * directions, B, hidden) -> (layers, B, directions * hidden)."""
+        directions = 2 if self.rnn.bidirectional else 1
+        _, batch, hidden = last.shape
+        return last.view(-1, directions, batch, hidden).transpose(1, 2).flatten(2)
+
+
+class Bridge(nn.Module):
+    """From the encoder's last states to the decoder's first ones."""
+
+    def __init__(self, config: RNNConfig, d_memory: int) -> None:
+        super().__init__()
+        self.kind, self.layers, self.d_model = config.bridge, config.decoder_layers, config.d_model
+        # Top layers meet; where the decoder is deeper, its lowest ones share the encoder's lowest.
+        shift = config.encoder_layers - config.decoder_layers
+        self.sources = [max(0, layer + shift) for layer in range(config.decoder_layers)]
+        if config.bridge == "dense":
+            self.dense = nn.ModuleList(
+                nn.Linear(d_memory, config.d_model) for _ in range(config.decoder_layers)
+            )
+
+    def forward(self, last_LBE: Tensor) -> Tensor:
+        """Return first states (B, L, D)."""
+        if self.kind == "zeros":
+            return last_LBE.new_zeros(last_LBE.shape[1], self.layers, self.d_model)
+        chosen = [last_LBE[source] for source in self.sources]
+        if self.kind == "dense":
+            chosen = [torch.tanh(layer(x)) for layer, x in zip(self.dense, chosen, strict=True)]
+        return torch.stack(chosen, 1)
+
+
+class RNNSeq2Seq(nn.Module):
+    """The recurrent model behind the contract of ``dragoman.models.seq2seq``."""
+
+    def __init__(self, config: RNNConfig, src_vocab: int, tgt_vocab: int) -> None:
+        super().__init__()
+        self.config = c = config
+        directions = 2 if c.bidirectional else 1
+        hidden = c.encoder_hidden or c.d_model // directions
+        d_memory = hidden * directions
+        d_context = d_memory if c.attention != "none" else 0
+        self.attending = c.attention != "none"
+        self.feeding = c.wiring == "luong" and c.input_feeding
+        d_tanh = c.d_embed if c.tie_embeddings != "none" else c.d_model
+        d_readout = c.d_model + d_context + c.d_embed if c.readout == "concat" else d_tanh
+        self.src_embedding, self.tgt_embedding, self.output = build_embeddings(
+            c.tie_embeddings, c.d_embed, d_readout, src_vocab, tgt_vocab
+        )
+        self.encoder = Encoder(c, hidden)
+        self.bridge = Bridge(c, d_memory)
+        self.cell_bridge = Bridge(c, d_memory) if c.cell == "lstm" else None
+        if self.attending:
+            width = c.attention_dim or c.d_model
+            self.attention = Attention(c.attention, c.d_model, d_memory, width, c.num_heads)
+        if c.readout == "tanh":
+            self.readout = nn.Linear(c.d_model + d_context, d_tanh)
+        # What is fed back: the attentional state, or the bare context where there is none.
+        self.d_feed = 0
+        if self.feeding:
+            self.d_feed = d_tanh if c.readout == "tanh" else d_context
+        d_input = c.d_embed + (d_context if c.wiring == "bahdanau" else self.d_feed)
+        cell = nn.LSTMCell if c.cell == "lstm" else nn.GRUCell
+        self.cells = nn.ModuleList(
+            cell(d_input if layer == 0 else c.d_model, c.d_model)
+            for layer in range(c.decoder_layers)
+        )
+        self.embedding_dropout = c.dropout if c.embedding_dropout is None else c.embedding_dropout
+
+    def _embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
+        return dropout(table(tokens), self.embedding_dropout, self.training)
+
+    def encode(
+        self,
+        src_BS: Tensor,
+        src_lengths_B: Tensor,
+        weights: dict[str, Tensor] | None = None,
+    ) -> RNNMemory:
+        """Encode the source and project it to keys, once per sentence."""
+        x = self._embed(self.src_embedding, src_BS)
+        states, hidden, cell = self.encoder(x, src_lengths_B)
+        first_hidden = self.bridge(hidden)
+        batch = src_BS.shape[0]
+        empty = states.new_zeros(batch, 0)
+        first = RNNState(
+            first_hidden,
+            empty[:, None] if self.cell_bridge is None else self.cell_bridge(cell),
+            states.new_zeros(batch, self.d_feed),
+        )
+        keys = self.attention.prepare(states) if self.attending else KeyValue(empty, empty)
+        return RNNMemory(states, length_mask(src_lengths_B, src_BS.shape[1]), keys, first)
+
+    def init_state(self, memory: RNNMemory) -> RNNState:
+        """Return the bridge's states."""
+        return memory.first
+
+    def _attend(
+        self, query_BD: Tensor, memory: RNNMemory, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the context (B, E), of width 0 without attention, and the weights (B, H, 1, S)."""
+        if not self.attending:
+            return query_BD.new_zeros(query_BD.shape[0], 0), None
+        context, weights = self.attention(
+            query_BD[:, None], memory.keys, memory.mask_BS, need_weights
+        )
+        return context[:, 0], weights
+
+    def _recur(self, x: Tensor, state: RNNState) -> tuple[Tensor, Tensor]:
+        """Run the cells of all layers one step; return hidden and cell states (B, L, D)."""
+        hidden, cell = [], []
+        for layer, module in enumerate(self.cells):
+            if layer:
+                x = dropout(x, self.config.dropout, self.training)
+            before = state.hidden_BLD[:, layer]
+            if self.cell_bridge is None:
+                x = module(x, before)
+            else:
+                x, c = module(x, (before, state.cell_BLD[:, layer]))
+                cell.append(c)
+            hidden.append(x)
+        return torch.stack(hidden, 1), torch.stack(cell, 1) if cell else state.cell_BLD
+
+    def _step(
+        self, embedded_BE: Tensor, state: RNNState, memory: RNNMemory, need_weights: bool
+    ) -> tuple[Tensor, RNNState, Tensor | None]:
+        """Run one step; return what the output layer sees, the new state and the weights."""
+        if self.config.wiring == "bahdanau":
+            context, weights = self._attend(state.hidden_BLD[:, -1], memory, need_weights)
+            hidden, cell = self._recur(torch.cat([embedded_BE, context], -1), state)
+        else:
+            hidden, cell = self._recur(torch.cat([embedded_BE, state.feed_BF], -1), state)
+            context, weights = self._attend(hidden[:, -1], memory, need_weights)
+        top = hidden[:, -1]
+        if self.config.readout == "concat":
+            out, feed = torch.cat([top, context, embedded_BE], -1), context
+        else:
+            out = feed = torch.tanh(self.readout(torch.cat([top, context], -1)))
+        out = dropout(out, self.config.dropout, self.training)
+        return out, RNNState(hidden, cell, feed if self.feeding else state.feed_BF), weights
+
+    def decode_step(
+        self,
+        token_B: Tensor,
+        state: RNNState,
+        memory: RNNMemory,
+        weights: dict[str, Tensor] | None = None,
+    ) -> tuple[Tensor, RNNState]:
+        """Decode one position."""
+        embedded = self._embed(self.tgt_embedding, token_B)
+        out, state, found = self._step(embedded, state, memory, weights is not None)
+        if weights is not None and found is not None:
+            weights["decoder.attention"] = found
+        return self.project(out), state
+
+    def project(self, states_ND: Tensor) -> Tensor:
+        """Return logits (N, V)."""
+        logits: Tensor = self.output(states_ND)
+        return logits
+
+    def forward(
+        self,
+        batch: Batch,
+        teacher_forcing_BT: Tensor | None = None,
+        weights: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Return the states (N, D) that the output layer sees, at the real target positions.
+
+        Where teacher forcing is off, a row is fed its own best guess of the step before
+        (Bengio et al. 2015).
+        """
+        memory = self.encode(batch.src_BS, batch.src_lengths_B)
+        state = self.init_state(memory)
+        embedded_BTE = self._embed(self.tgt_embedding, batch.tgt_in_BT)
+        outs: list[Tensor] = []
+        rows: list[Tensor] = []
+        for t in range(embedded_BTE.shape[1]):
+            embedded = embedded_BTE[:, t]
+            if t > 0 and teacher_forcing_BT is not None:
+                free = (~teacher_forcing_BT[:, t]).nonzero()[:, 0]
+                if len(free):
+                    with torch.no_grad():
+                        guesses = self.project(outs[-1][free]).argmax(-1)
+                    own = self._embed(self.tgt_embedding, guesses)
+                    embedded = embedded.index_copy(0, free, own)
+            out, state, found = self._step(embedded, state, memory, weights is not None)
+            outs.append(out)
+            if found is not None:
+                rows.append(found)
+        if weights is not None and rows:
+            weights["decoder.attention"] = torch.cat(rows, 2)
+        return torch.stack(outs, 1)[batch.tgt_mask_BT]

@@ -1,0 +1,96 @@
+"""The contract between models and everything else, and the table of models.
+
+Shapes: B batch, S source length, T target length, N real target tokens, D width, H heads,
+V vocabulary.
+
+Search, evaluation and export use only the calls of ``Seq2Seq``. Every tensor in ``Memory`` and
+``State`` has the batch first, so that ``reorder`` serves every model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dragoman.config import RNNConfig, TransformerConfig
+from dragoman.data.batching import Batch
+from dragoman.models.rnn import RNNSeq2Seq
+from dragoman.models.transformer import TransformerSeq2Seq
+
+# Attention weights by name ("encoder.0.self", "decoder.2.cross", "decoder.attention"), each
+# (B, H, T, S). A dict handed to a model is filled by it; None takes the fused path instead.
+Weights = dict[str, Tensor]
+Memory = Any
+State = Any
+
+
+class Seq2Seq(Protocol):
+    """An encoder-decoder. Memory and State are NamedTuples of the model's own."""
+
+    def __call__(
+        self,
+        batch: Batch,
+        teacher_forcing_BT: Tensor | None = None,
+        weights: Weights | None = None,
+    ) -> Tensor:
+        """Return decoder states (N, D) at the real target positions, in the order of targets_N.
+
+        ``teacher_forcing_BT`` is bool: True feeds the reference token at that position, False the
+        model's own best guess. None feeds the reference everywhere.
+        """
+
+    def project(self, states_ND: Tensor) -> Tensor:
+        """Return logits (N, V): the only place where the vocabulary appears."""
+
+    def encode(
+        self, src_BS: Tensor, src_lengths_B: Tensor, weights: Weights | None = None
+    ) -> Memory:
+        """Return everything the decoder needs of the source, cached projections included."""
+
+    def init_state(self, memory: Memory) -> State:
+        """Return the decoder's state before its first step."""
+
+    def decode_step(
+        self, token_B: Tensor, state: State, memory: Memory, weights: Weights | None = None
+    ) -> tuple[Tensor, State]:
+        """Feed one token per row; return the logits (B, V) of the next and the new state."""
+
+    def parameters(self) -> Any:
+        """As ``nn.Module.parameters``."""
+
+
+Tree = TypeVar("Tree")
+
+
+def reorder(tree: Tree, index: Tensor) -> Tree:
+    """Select rows of every tensor in a Memory or State (beams, finished sentences)."""
+    if isinstance(tree, Tensor):
+        return tree.index_select(0, index)  # type: ignore[return-value]
+    assert isinstance(tree, tuple)
+    parts = [reorder(part, index) for part in tree]
+    named = hasattr(tree, "_fields")
+    return type(tree)(*parts) if named else type(tree)(parts)  # type: ignore[return-value]
+
+
+MODELS: dict[str, type[nn.Module]] = {
+    "rnn": RNNSeq2Seq,
+    "transformer": TransformerSeq2Seq,
+}
+
+
+def build_model(
+    config: RNNConfig | TransformerConfig, src_vocab: int, tgt_vocab: int, seed: int | None = None
+) -> nn.Module:
+    """Build a model with fresh weights; with ``seed``, the same ones every time."""
+    if seed is None:
+        return MODELS[config.name](config, src_vocab, tgt_vocab)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MODELS[config.name](config, src_vocab, tgt_vocab)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of trained parameters, tied ones counted once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,219 @@
+"""Run folders: their names, what lies where in them, and who may write.
+
+checkpoints/<run_name>/
+    config.yaml              the resolved config
+    step-<n>/                checkpoints, each whole (config, tokenizer, weights, state)
+    best, last               text pointers: the name of a checkpoint
+    train.jsonl              one line per logged step and validation
+    scores.<split>.json      and hypotheses.<split>.txt: results of evaluations
+    tensorboard/, attention/
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dragoman import config as configuration
+from dragoman.config import Config
+from dragoman.errors import DragomanError, nearest, one_of
+from dragoman.files import write_atomic
+
+POINTERS = ("best", "last")
+_STEP = re.compile(r"step-(\d+)")
+
+
+def run_name(config: Config, experiment: str | None) -> str:
+    """Return the name of a run's folder.
+
+    ``<experiment>-<src>-<tgt>-s<seed>-<hash of every key that changes the weights>``: the same
+    command finds the same folder, other values another one.
+    """
+    if config.run_name is not None:
+        return config.run_name
+    data, name = config.data, experiment or config.model.name
+    digest = configuration.fingerprint(config)
+    return f"{name}-{data.src}-{data.tgt}-s{config.seed}-{digest}"
+
+
+class Run:
+    """One run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            DragomanError: if it cannot be made or written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise DragomanError(
+                f"{self.folder}: cannot make the run folder ({problem.strerror}); "
+                "choose another checkpoint_dir"
+            ) from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder alone while inside; the system lets go of it even after kill -9.
+
+        Raises:
+            DragomanError: if another process holds it.
+        """
+        try:
+            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as problem:
+            raise DragomanError(f"{self.folder}: cannot be written ({problem.strerror})") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            os.close(descriptor)
+            if problem.errno not in (errno.EAGAIN, errno.EACCES):
+                raise DragomanError(
+                    f"{self.folder}: cannot be locked ({problem.strerror})"
+                ) from None
+            raise DragomanError(
+                f"{self.folder}: another process is using this run; wait for it or choose "
+                "another run_name"
+            ) from None
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint, in order."""
+        found = [_STEP.fullmatch(entry.name) for entry in self.folder.glob("step-*")]
+        return sorted(int(match[1]) for match in found if match)
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """Return the folder of a checkpoint: ``best``, ``last`` or ``step-<n>``.
+
+        Raises:
+            DragomanError: naming what there is, if there is no such checkpoint.
+        """
+        name = which
+        if which in POINTERS:
+            try:
+                name = (self.folder / which).read_text(encoding="utf-8").strip()
+            except FileNotFoundError:
+                raise DragomanError(
+                    f"{self.folder}: no checkpoint '{which}' yet; train the run first"
+                ) from None
+            except (OSError, UnicodeDecodeError):
+                raise DragomanError(f"{self.folder / which}: not a readable pointer") from None
+        folder = self.folder / name
+        if not _STEP.fullmatch(name) or not folder.is_dir():
+            there = [*POINTERS, *(f"step-{step}" for step in self.steps())]
+            raise DragomanError(
+                f"{self.folder}: there is no checkpoint '{name}', expected {one_of(there)}"
+            )
+        return folder
+
+    def has_checkpoint(self) -> bool:
+        """Whether training can be resumed from ``last``."""
+        return (self.folder / "last").exists()
+
+    def point(self, pointer: str, step: int) -> None:
+        """Move a pointer to a checkpoint."""
+        write_atomic(self.folder / pointer, f"step-{step}\n")
+
+    def prune(self, keep: int, also: set[int]) -> None:
+        """Delete all checkpoints but the newest ``keep``, the pointed-to ones and ``also``."""
+        for pointer in POINTERS:
+            if (self.folder / pointer).exists():
+                also = also | {int(self.checkpoint(pointer).name.removeprefix("step-"))}
+        steps = self.steps()
+        for step in steps[: max(0, len(steps) - keep)]:
+            if step not in also:
+                # Renamed first: a folder half deleted must not look like a checkpoint.
+                doomed = self.folder / f".step-{step}.old"
+                (self.folder / f"step-{step}").rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Delete what a killed process left half written or half deleted."""
+        for pattern in (".step-*.tmp", ".step-*.old", ".*.tmp"):
+            for leftover in self.folder.glob(pattern):
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink(missing_ok=True)
+
+
+def find_run(text: str) -> Run:
+    """Return the run that a command line names: a folder, or a name under ``checkpoints``.
+
+    Raises:
+        DragomanError: suggesting the nearest run, if there is none.
+    """
+    for folder in (Path(text), Path("checkpoints") / text):
+        if (folder / "config.yaml").is_file():
+            return Run(folder)
+    root = Path("checkpoints")
+    names = sorted(p.parent.name for p in root.glob("*/config.yaml")) if root.is_dir() else []
+    hint = nearest(Path(text).name, names) or (
+        f"; runs here: {', '.join(names[:5])}" if names else "; train one first"
+    )
+    raise DragomanError(f"{text}: not a run folder (no config.yaml in it){hint}")
+
+
+def check_resume(saved: Config, wanted: Config, run: Run) -> None:
+    """Refuse to go on with a run whose weights-changing keys differ from the saved ones.
+
+    Raises:
+        DragomanError: naming every such key with both values.
+    """
+    old, new = configuration.fixed_keys(saved), configuration.fixed_keys(wanted)
+    changed = [
+        f"{path}: saved {old.get(path)!r}, now {new.get(path)!r}"
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    ]
+    if changed:
+        raise DragomanError(
+            f"{run.folder}: this run was trained with other values ({'; '.join(changed)}); "
+            "restore them or choose another run_name"
+        )
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Return a checkpoint's ``state.json``.
+
+    Raises:
+        DragomanError: if it is missing, unreadable or of a newer format.
+    """
+    path = checkpoint / "state.json"
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        version = state["format_version"]
+    except FileNotFoundError:
+        raise DragomanError(f"{checkpoint}: not a checkpoint (no state.json)") from None
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise DragomanError(f"{path}: not a readable checkpoint state ({problem})") from None
+    if version > FORMAT_VERSION:
+        raise DragomanError(
+            f"{path}: format version {version} is newer than this Dragoman reads "
+            f"({FORMAT_VERSION}); update it"
+        )
+    return dict(state)
+
+
+# Grows when a checkpoint written by an older version would be read wrongly.
+FORMAT_VERSION = 1

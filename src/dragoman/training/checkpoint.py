@@ -1,0 +1,179 @@
+"""Checkpoints: everything a run needs to go on to the bit, written whole or not at all.
+
+    step-<n>/
+        model.safetensors        the raw training weights
+        ema.safetensors          and average.safetensors, when made
+        optimizer.safetensors    <parameter>/<slot>
+        config.yaml, tokenizer files
+        state.json               step, position in the data, best score, versions, data hashes
+
+There are no random states: every draw of a run is a function of (seed, purpose, step or epoch).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dragoman import config as configuration
+from dragoman.config import Config
+from dragoman.data.tokenizers import Tokenizer
+from dragoman.errors import DragomanError
+from dragoman.models.weights import (
+    Tensors,
+    load_weights,
+    read_tensors,
+    weights_of,
+    write_tensors,
+)
+from dragoman.runs import FORMAT_VERSION, Run, read_state
+from dragoman.training.optimisation import MovingAverage, load_optimizer, optimizer_tensors
+from dragoman.training.schedules import Plateau
+
+PACKAGES = ("torch", "torchtext", "spacy", "sentencepiece", "sacrebleu", "numpy", "hydra-core")
+
+
+@dataclass
+class TrainState:
+    """Where a run stands."""
+
+    step: int = 0
+    epoch: int = 0
+    consumed: int = 0  # batches of the epoch that are behind
+    target_tokens: int = 0
+    seconds: float = 0.0  # spent training, over all sessions
+    best_score: float | None = None
+    best_step: int = 0
+    stale: int = 0  # validations since the best one
+    scored: str = "raw"  # which weights validation scored: raw, ema or average
+    finished: bool = False
+    plateau: Plateau = field(default_factory=Plateau)
+    data: dict[str, str] = field(default_factory=dict)  # fingerprint of every corpus
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("dragoman", *PACKAGES):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """Return the commit the code is at, where it runs from a git checkout."""
+    source = Path(__file__).resolve().parents[3]
+    if not (source / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(source), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def save_checkpoint(
+    run: Run,
+    config: Config,
+    state: TrainState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tokenizers: tuple[Tokenizer, Tokenizer],
+    extra: dict[str, Tensors],
+) -> None:
+    """Write ``step-<n>``, then move ``last`` (and ``best``, if this step is the best).
+
+    ``extra`` holds further weights by file stem, such as ``{"ema": ...}``. Killed at any moment,
+    the folder holds either the old checkpoints or the new one too.
+
+    Raises:
+        DragomanError: if the disk is full or cannot be written; older checkpoints stay as they are.
+    """
+    final, partial = (
+        run.folder / f"{dot}step-{state.step}{end}" for dot, end in (("", ""), (".", ".tmp"))
+    )
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        write_tensors(partial / "model.safetensors", weights_of(model))
+        for stem, tensors in extra.items():
+            write_tensors(partial / f"{stem}.safetensors", tensors)
+        write_tensors(partial / "optimizer.safetensors", optimizer_tensors(model, optimizer))
+        for side, tokenizer in zip(("src", "tgt"), tokenizers, strict=True):
+            tokenizer.save(partial, side)
+        configuration.save(config, partial / "config.yaml")
+        content = {
+            "format_version": FORMAT_VERSION,
+            **asdict(state),
+            "versions": _versions(),
+            "commit": _commit(),
+        }
+        (partial / "state.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        _sync(partial)
+        if final.exists():  # left by a process killed before it could move the pointer
+            shutil.rmtree(final)
+        partial.rename(final)
+    except OSError as problem:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise DragomanError(f"{final}: cannot be written ({problem.strerror})") from None
+    except DragomanError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if state.best_step == state.step:
+        run.point("best", state.step)
+    run.point("last", state.step)
+
+
+def _sync(folder: Path) -> None:
+    """Flush every file of a folder, and the folder itself, to the disk."""
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def restore(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    moving: MovingAverage | None,
+) -> TrainState:
+    """Put a checkpoint's weights and optimiser back; return where the run stands.
+
+    Raises:
+        DragomanError: if a file is missing, corrupt or of another model.
+    """
+    saved = read_state(folder)
+    path = folder / "model.safetensors"
+    load_weights(model, read_tensors(path), path)
+    load_optimizer(model, optimizer, folder / "optimizer.safetensors")
+    if moving is not None:
+        path = folder / "ema.safetensors"
+        tensors = read_tensors(path)
+        if tensors.keys() != moving.tensors.keys():
+            raise DragomanError(f"{path}: not the moving average of this model")
+        moving.load(tensors)
+    return state_from(saved, folder)
+
+
+def state_from(saved: dict[str, Any], folder: Path) -> TrainState:
+    """Read a ``TrainState`` out of ``state.json``."""
+    known = {item.name for item in fields(TrainState)}
+    try:
+        values = {name: value for name, value in saved.items() if name in known}
+        return TrainState(**{**values, "plateau": Plateau(**saved["plateau"])})
+    except (KeyError, TypeError) as problem:
+        raise DragomanError(f"{folder / 'state.json'}: not a training state ({problem})") from None

@@ -1,0 +1,82 @@
+"""Several processes, one run: ranks, sums over ranks, and who may write.
+
+Gradients are summed once per step over one flat buffer. The loss is already divided by the target
+tokens of the whole step, so that the sum is exact whatever the ranks' shares are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that ``torchrun`` started."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes; the others only compute."""
+        return self.rank == 0
+
+    def sum(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors by their sum over ranks."""
+        if self.world == 1:
+            return
+        parts = list(tensors)
+        flat = torch.cat([part.flatten() for part in parts])
+        dist.all_reduce(flat)
+        for part, summed in zip(parts, flat.split([p.numel() for p in parts]), strict=True):
+            part.copy_(summed.view_as(part))
+
+    def from_main(self, values: list[float], device: torch.device) -> list[float]:
+        """Return rank 0's numbers on every rank."""
+        if self.world == 1:
+            return values
+        shared = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.broadcast(shared, 0)
+        return [float(value) for value in shared.tolist()]
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is up on any rank."""
+        if self.world == 1:
+            return flag
+        raised = torch.tensor([float(flag)], device=device)
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return bool(raised.item())
+
+    def wait(self) -> None:
+        """Wait for all ranks."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def launch() -> Ranks:
+    """Join the other processes, if ``torchrun`` started this one (gloo on CPU, nccl on GPUs)."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Ranks()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return Ranks(dist.get_rank(), world)
+
+
+def local_device(device: torch.device) -> torch.device:
+    """Return this rank's own GPU where the config says just ``cuda``."""
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
+
+
+def leave() -> None:
+    """Say goodbye to the other ranks."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

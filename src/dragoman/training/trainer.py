@@ -1,0 +1,237 @@
+"""A run in progress: what a step is, and how it is validated, saved and resumed.
+
+Order of a step: forward, loss over the whole step's target tokens, backward, sum over ranks, clip,
+refuse a non-finite norm, update. Every random draw is seeded by (seed, step, micro-batch), so a run
+that was killed goes on as if nothing had happened, and ranks draw what one process would.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from dragoman import config as configuration
+from dragoman.config import Config
+from dragoman.data.batching import Batch, BatchOrder, BatchStream, Bucket
+from dragoman.data.corpora import corpus_fingerprint
+from dragoman.data.draws import seed_of
+from dragoman.data.encoded import build_training_set, train_or_load_tokenizers
+from dragoman.decoding.translator import choose_device
+from dragoman.errors import DragomanError
+from dragoman.models.seq2seq import Seq2Seq, build_model
+from dragoman.models.weights import Tensors
+from dragoman.reporting.board import Board
+from dragoman.runs import Run, check_resume
+from dragoman.training.checkpoint import TrainState, restore, save_checkpoint
+from dragoman.training.distributed import Ranks, local_device
+from dragoman.training.loss import sequence_loss
+from dragoman.training.optimisation import OPTIMIZERS, MovingAverage, average, clip_gradients
+from dragoman.training.runlog import RunLog
+from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
+from dragoman.training.validation import Figures, Validator, weights_in
+
+
+class Trainer:
+    """A run in progress: its model, data, optimiser and state."""
+
+    def __init__(self, config: Config, run: Run, ranks: Ranks) -> None:
+        self.config, self.run, self.ranks = config, run, ranks
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.device = local_device(choose_device(config.device))
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        if not ranks.main:
+            ranks.wait()  # rank 0 fills the caches; the others read them
+        self.tokenizers = train_or_load_tokenizers(config.data, config.seed)
+        self.training_set = build_training_set(config.data, *self.tokenizers, config.seed)
+        if ranks.main:
+            ranks.wait()
+        train = config.train
+        self.order = BatchOrder(
+            self.training_set, train.batch_type, train.batch_size, train.sort_by_length, config.seed
+        )
+        sizes = (len(self.tokenizers[0]), len(self.tokenizers[1]))
+        self.module = build_model(config.model, *sizes, seed=seed_of(config.seed, "weights"))
+        self.module.to(self.device)
+        self.model = cast(Seq2Seq, self.module)
+        self.optimizer = OPTIMIZERS[train.optimizer](self.module, train)
+        self.moving = MovingAverage(self.module, train.ema_decay) if train.ema_decay else None
+        self.state = TrainState(data=self._fingerprints())
+        if run.has_checkpoint():
+            self._resume()
+        self.stream = BatchStream(self.order, self.state.epoch, self.state.consumed)
+        self.validator = Validator(config, self.module, self.tokenizers, self.device)
+        self.log = RunLog(run.folder / "train.jsonl", self.state.step, ranks.main)
+        self.board = Board(
+            run.folder / "tensorboard",
+            enabled=config.log.tensorboard and ranks.main,
+            resume_step=self.state.step or None,
+        )
+
+    def _fingerprints(self) -> dict[str, str]:
+        data = self.config.data
+        return {
+            f"{corpus.source}.{corpus.split}.{corpus.src}-{corpus.tgt}": corpus_fingerprint(
+                data, corpus
+            )
+            for corpus in data.corpora
+        }
+
+    def _resume(self) -> None:
+        folder = self.run.checkpoint("last")
+        check_resume(configuration.load(folder / "config.yaml"), self.config, self.run)
+        fresh = self.state.data
+        self.state = restore(folder, self.module, self.optimizer, self.moving)
+        if self.state.data != fresh:
+            raise DragomanError(
+                f"{self.run.folder}: the training data have changed since this run began; "
+                "restore them or choose another run_name"
+            )
+
+    def step(self, buckets: list[Bucket]) -> dict[str, Tensor]:
+        """Do one update with the batches of the whole step, this rank's share of them."""
+        train, number = self.config.train, self.state.step + 1
+        total = sum(bucket.tgt_tokens for bucket in buckets)
+        sums = torch.zeros(3, device=self.device)
+        self.module.train()
+        for index in range(self.ranks.rank, len(buckets), self.ranks.world):
+            batch = self.order.fetch(buckets[index]).to(self.device)
+            forcing = self.draw(batch, number, index)
+            with torch.autocast("cuda", torch.bfloat16, enabled=train.precision == "bf16"):
+                states = self.model(batch, forcing)
+                loss = sequence_loss(self.model, states, batch.targets_N, train.label_smoothing)
+            (loss.smoothed / total).backward()  # type: ignore[no-untyped-call]
+            sums += torch.stack([loss.smoothed.detach(), loss.nll, loss.correct.float()])
+        self.ranks.sum([*(p.grad for p in self.module.parameters() if p.grad is not None), sums])
+        norm = clip_gradients(self.module, train.clip_norm)
+        if not torch.isfinite(norm):
+            self.refuse(number, buckets, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(train, number, self.state.plateau)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.moving:
+            self.moving.update(number)
+        self.state.step = number
+        self.state.target_tokens += total
+        return {"sums": sums / total, "norm": norm}
+
+    def draw(self, batch: Batch, step: int, index: int) -> Tensor | None:
+        """Seed dropout and toss the teacher-forcing coins of one micro-batch, (B, T) or None."""
+        torch.manual_seed(seed_of(self.config.seed, "dropout", step, index))
+        ratio = teacher_forcing_ratio(self.config.train, step)
+        if ratio >= 1:
+            return None
+        coins = torch.Generator().manual_seed(seed_of(self.config.seed, "coins", step, index))
+        rows, length = batch.tgt_in_BT.shape
+        whole = self.config.train.teacher_forcing_draw == "batch"
+        forced = torch.rand(1 if whole else rows, length, generator=coins) < ratio
+        return forced.to(self.device).expand(rows, length)
+
+    def refuse(self, step: int, buckets: list[Bucket], norm: Tensor) -> None:
+        """Stop at a gradient that is not a number, with the weights before it saved."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.state.step and self.ranks.main:
+            self.save()
+        pairs = ", ".join(str(int(pair)) for pair in buckets[0].pairs[:5])
+        raise DragomanError(
+            f"step {step}: the gradient norm is {float(norm)} in the batch of training pairs "
+            f"{pairs}, ...; the weights before it are saved as step-{self.state.step}; "
+            "lower train.lr, lengthen train.warmup_steps or set train.clip_norm, "
+            "and look at these pairs"
+        )
+
+    def dry_run(self) -> None:
+        """Run the largest batch forward and back, so that memory runs out now or never."""
+        batch = self.order.fetch(self.order.longest()).to(self.device)
+        torch.manual_seed(0)
+        try:
+            loss = sequence_loss(self.model, self.model(batch), batch.targets_N, 0.0)
+            loss.smoothed.backward()  # type: ignore[no-untyped-call]
+        except (torch.OutOfMemoryError, MemoryError):
+            raise DragomanError(
+                f"train.batch_size: the largest batch ({tuple(batch.src_BS.shape)} source, "
+                f"{tuple(batch.tgt_in_BT.shape)} target tokens) does not fit into memory; lower it "
+                "and raise train.accumulate"
+            ) from None
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def save(self, average_weights: Tensors | None = None) -> None:
+        """Write a checkpoint; logs reach the disk first, so that none is ahead of the other."""
+        self.board.flush()
+        extra = {"ema": self.moving.tensors} if self.moving else {}
+        if average_weights:
+            extra["average"] = average_weights
+        save_checkpoint(
+            self.run,
+            self.config,
+            self.state,
+            self.module,
+            self.optimizer,
+            self.tokenizers,
+            extra,
+        )
+        train, spared = self.config.train, set[int]()
+        if train.average_last:
+            spared = set(self.averaged_steps(self.run.steps()))
+        self.run.prune(train.keep, spared)
+
+    def averaged_steps(self, steps: list[int]) -> list[int]:
+        """Return the steps whose weights the final average takes: the last k regular ones."""
+        train = self.config.train
+        regular = [s for s in steps if s % train.checkpoint_every == 0 or s == train.max_steps]
+        return regular[-train.average_last :]
+
+    def validate(self) -> Figures:
+        """Score the validation split on rank 0, tell the others, and remember the best."""
+        figures = Figures(0.0, 0.0, 0.0, 0.0)
+        if self.ranks.main:
+            with weights_in(self.module, self.moving.tensors if self.moving else None):
+                figures = self.validator.score()
+                self.validator.show(self.board, self.state.step)
+        figures = Figures(*self.ranks.from_main(list(figures), self.device))
+        self.state.scored = "ema" if self.moving else "raw"
+        self.judge(figures)
+        return figures
+
+    def judge(self, figures: Figures) -> bool:
+        """Compare with the best validation so far."""
+        state, train = self.state, self.config.train
+        score = figures.bleu if train.metric == "bleu" else -figures.loss
+        improved = state.best_score is None or score > state.best_score
+        if improved:
+            state.best_score, state.best_step, state.stale = score, state.step, 0
+        else:
+            state.stale += 1
+        state.plateau.update(train, improved)
+        return improved
+
+    def finish(self) -> None:
+        """Average the last checkpoints, if asked for, keep the average if it is better, and end."""
+        self.state.finished = True
+        if not self.ranks.main:
+            return
+        weights: Tensors | None = None
+        if self.config.train.average_last:
+            self.save()
+            steps = self.averaged_steps(self.run.steps())
+            files = [self.run.folder / f"step-{step}" / "model.safetensors" for step in steps]
+            weights = average(files)
+            with weights_in(self.module, weights):
+                figures = self.validator.score()
+            before = self.state.scored
+            self.state.scored = "average" if self.judge(figures) else before
+            self.report({"validation_average": figures._asdict()})
+        self.save(weights)
+
+    def report(self, entry: dict[str, Any]) -> None:
+        """Write a line of figures to the log and its numbers to TensorBoard."""
+        self.log.write({"step": self.state.step, **entry})
+        for name, figures in entry.items():
+            if isinstance(figures, dict):
+                self.board.scalars(
+                    self.state.step, {f"{name}/{key}": value for key, value in figures.items()}
+                )

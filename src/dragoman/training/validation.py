@@ -1,0 +1,164 @@
+"""Scores and pictures of a model on the validation split while it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from dragoman.config import Config
+from dragoman.data.batching import Batch
+from dragoman.data.corpora import read_pairs
+from dragoman.data.tokenizers import EOS, Tokenizer
+from dragoman.decoding.forced import attention_weights, word_attention
+from dragoman.decoding.translator import Translator
+from dragoman.errors import DragomanError
+from dragoman.evaluation.metrics import METRICS
+from dragoman.models.seq2seq import Seq2Seq
+from dragoman.reporting.board import Board
+from dragoman.training.loss import sequence_loss
+
+# Decoded at a time: greedy search on a CPU gains nothing from more.
+BATCH = 128
+
+
+class Figures(NamedTuple):
+    """Scores on the validation split. ``loss`` is the unsmoothed mean over tokens."""
+
+    loss: float
+    perplexity: float
+    accuracy: float
+    bleu: float
+
+
+class ModelGraph(nn.Module):
+    """A model as one call from padded tensors to logits, which is what tracing can follow."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, src: Tensor, src_lengths: Tensor, tgt_in: Tensor, tgt_lengths: Tensor) -> Any:
+        """Return the logits at the real target positions."""
+        batch = Batch(src, src_lengths, tgt_in, tgt_lengths, tgt_in.flatten())
+        return self.model.project(self.model(batch))
+
+    @classmethod
+    def of(cls, model: Seq2Seq, batch: Batch) -> tuple[ModelGraph, tuple[Tensor, ...]]:
+        """Return the module to trace and the first two sentences of a batch to trace it with."""
+        tensors = (batch.src_BS, batch.src_lengths_B, batch.tgt_in_BT, batch.tgt_lengths_B)
+        return cls(model), tuple(tensor[:2] for tensor in tensors)
+
+
+@contextmanager
+def weights_in(model: nn.Module, tensors: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """Evaluate with other weights (a moving average) in the model's place."""
+    own = dict(model.named_parameters())
+    kept = {name: p.detach().clone() for name, p in own.items()} if tensors else {}
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        for name, tensor in (tensors or {}).items():
+            own[name].copy_(tensor)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in kept.items():
+                own[name].copy_(tensor)
+        model.train(training)
+
+
+class Validator:
+    """The validation split, tokenised once, and what is done with it."""
+
+    def __init__(
+        self,
+        config: Config,
+        model: nn.Module,
+        tokenizers: tuple[Tokenizer, Tokenizer],
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.src_lines, self.references = read_pairs(config.data, config.data.validation_split)
+        if not self.src_lines:
+            raise DragomanError(
+                f"data.validation_split: '{config.data.validation_split}' has no sentences"
+            )
+        self.translator = Translator([cast(Seq2Seq, model)], *tokenizers, config, device)
+        beam = config.train.validation_beam
+        self.decode = dataclasses.replace(
+            config.decode,
+            method="greedy" if beam == 1 else "beam",
+            beam_size=beam,
+            nbest=1,
+            batch_size=BATCH,
+        )
+        self.rows = [
+            (self.translator.encode_line(src), tokenizers[1].encode(tgt))
+            for src, tgt in zip(self.src_lines, self.references, strict=True)
+        ]
+
+    def _batches(self) -> Iterator[Batch]:
+        limit = self.config.data.max_length
+        order = sorted(range(len(self.rows)), key=lambda n: (len(self.rows[n][1]), n))
+        for start in range(0, len(order), BATCH):
+            rows = [self.rows[n] for n in order[start : start + BATCH]]
+            yield self.translator.batch(
+                [[*src[: limit - 1], EOS] for src, _ in rows],
+                [[*tgt[: limit - 1], EOS] for _, tgt in rows],
+            )
+
+    @torch.no_grad()
+    def score(self) -> Figures:
+        """Return loss, perplexity and accuracy under the references, and the BLEU of a search."""
+        model = self.translator.models[0]
+        totals = torch.zeros(3, dtype=torch.float64)
+        for batch in self._batches():
+            loss = sequence_loss(model, model(batch), batch.targets_N, 0.0)
+            totals += torch.tensor([float(loss.nll), float(loss.correct), batch.num_tokens])
+        nll, correct, tokens = totals.tolist()
+        found = self.translator.translate(self.src_lines, self.decode)
+        texts = [translations[0].text for translations in found]
+        bleu = METRICS["bleu"](texts, self.references, self.config.data.tgt).score
+        mean = nll / tokens
+        return Figures(mean, math.exp(min(mean, 80.0)), correct / tokens, bleu)
+
+    def show(self, board: Board, step: int) -> None:
+        """Write the sample translations and their attention to TensorBoard."""
+        count = min(self.config.log.samples, len(self.src_lines))
+        if not self.config.log.tensorboard or count == 0:
+            return
+        lines, references = self.src_lines[:count], self.references[:count]
+        found = self.translator.translate(lines, self.decode)
+        texts = [translations[0].text for translations in found]
+        table = ["| source | translation | reference |", "|---|---|---|"]
+        table += [
+            f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"
+            for row in zip(lines, texts, references, strict=True)
+        ]
+        board.text(step, "samples", "\n".join(table))
+        if self.config.log.figures:
+            self._draw(board, step, lines[0], texts[0])
+
+    def _draw(self, board: Board, step: int, line: str, translation: str) -> None:
+        from dragoman.reporting.heatmap import attention_figure
+
+        translator = self.translator
+        src = [*translator.encode_line(line), EOS]
+        tgt = [*translator.tgt_tokenizer.encode(translation), EOS]
+        weights = attention_weights(translator.models[0], translator.batch([src], [tgt]))
+        attention = word_attention(weights)
+        if attention is not None:
+            figure = attention_figure(
+                attention[0].float().cpu().numpy(),
+                translator.src_tokenizer.tokens(src),
+                translator.tgt_tokenizer.tokens(tgt),
+                f"attention at step {step}",
+            )
+            board.figure(step, "attention", figure)

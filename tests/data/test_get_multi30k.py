@@ -1,0 +1,364 @@
+"""Fetching Multi30k, from a server on this machine and from a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from dragoman.data import multi30k
+from dragoman.errors import DragomanError
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "get_multi30k.py"
+CONTENT = {name: f"content of {name}\n".encode() * 99 for name in multi30k.CHECKSUMS}
+DE = "val.de.gz"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT; `faults` holds, for a name, what goes wrong in the next requests for it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = dict(CONTENT)
+        self.faults: dict[str, list[str]] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.ranges = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/raw"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        name, wanted = self.path.rsplit("/", 1)[-1], self.headers.get("Range")
+        self.server.requests.append((name, wanted))
+        fault = next(iter(self.server.faults.get(name, [])), "")
+        if fault:
+            self.server.faults[name].pop(0)
+        if fault.isdigit() or name not in self.server.content:
+            self.send_error(int(fault or 404))
+            return
+        body = self.server.content[name]
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if not self.server.ranges:
+            start = 0
+        if start and start >= len(body):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            claimed = start + 1 if fault == "other range" else start
+            self.send_header("Content-Range", f"bytes {claimed}-{len(body) - 1}/{len(body)}")
+        body = body[start:]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if fault == "wrong":
+            body = bytes(len(body))
+        self.wfile.write(body[: len(body) // 3] if fault == "cut" else body)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name, content in CONTENT.items():
+        monkeypatch.setitem(multi30k.CHECKSUMS, name, hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(multi30k, "BACKOFF_SECONDS", 0.001)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def get(server: Server, root: Path, said: list[str] | None = None, **keys: object) -> list[Path]:
+    """Fetch the German validation file."""
+    say = [].append if said is None else said.append
+    wanted = {"languages": ["de"], "splits": ["val"], "url": server.url, **keys}
+    return multi30k.fetch(root, say=say, **wanted)  # type: ignore[arg-type]
+
+
+def refusal(call: object) -> str:
+    with pytest.raises(DragomanError) as caught:
+        call()  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def main(*arguments: str | Path) -> int:
+    """The script's own main, in this process, so that checksums can be replaced."""
+    spec = importlib.util.spec_from_file_location("get_multi30k", SCRIPT)
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return int(script.main([str(word) for word in arguments]))
+
+
+def test_the_default_is_everything() -> None:
+    assert len(multi30k.wanted_files(None, None)) == len(multi30k.CHECKSUMS) == 22
+    assert all(len(digest) == 64 for digest in multi30k.CHECKSUMS.values())
+    assert len(multi30k.wanted_files(["de", "en"], None)) == 12
+    assert multi30k.wanted_files(["cs"], None) == [
+        f"{split}.cs.gz" for split in ("train", "val", "test_2016_flickr", "test_2018_flickr")
+    ]
+    assert "test_2017_flickr.cs.gz" not in multi30k.wanted_files(None, ["test_2017_flickr"])
+    assert len(multi30k.wanted_files(["de", "de"], ["val"])) == 1
+
+
+def test_unknown_selections_are_refused() -> None:
+    message = refusal(lambda: multi30k.wanted_files(["dee"], None))
+    assert message.endswith("no language 'dee', expected de, en, fr or cs; did you mean 'de'?")
+    message = refusal(lambda: multi30k.wanted_files(None, ["vall"]))
+    assert message.endswith("did you mean 'val'?")
+    message = refusal(lambda: multi30k.wanted_files(["de", "cs"], ["test_2017_mscoco"]))
+    assert "the splits of 'cs' are train, val, test_2016_flickr, test_2018_flickr" in message
+
+
+def test_everything_is_fetched_once(server: Server, tmp_path: Path) -> None:
+    root, said = tmp_path / "new" / "raw", list[str]()
+    present = get(server, root, said, languages=None, splits=None)
+    assert {path.name: path.read_bytes() for path in present} == CONTENT
+    assert {path.name for path in root.iterdir()} == set(CONTENT)
+    assert len(said) == 22
+    assert said[0].startswith("[1/22] train.de.gz: fetched")
+    requests = len(server.requests)
+    assert get(server, root, said, languages=None, splits=None) == present
+    assert len(server.requests) == requests
+    assert "already there" in said[-1]
+
+
+def test_a_wrong_file_is_replaced(server: Server, tmp_path: Path) -> None:
+    (tmp_path / DE).write_bytes(b"wrong")
+    said = list[str]()
+    get(server, tmp_path, said)
+    assert (tmp_path / DE).read_bytes() == CONTENT[DE]
+    assert "wrong checksum" in said[0]
+
+
+def test_a_partial_download_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{DE}.part").write_bytes(CONTENT[DE][:100])
+    get(server, tmp_path)
+    assert (tmp_path / DE).read_bytes() == CONTENT[DE]
+    assert server.requests == [(DE, "bytes=100-")]
+    assert not (tmp_path / f"{DE}.part").exists()
+
+
+def test_a_cut_connection_is_taken_up_again(server: Server, tmp_path: Path) -> None:
+    server.faults[DE] = ["cut", "cut"]
+    said = list[str]()
+    get(server, tmp_path, said)
+    third = len(CONTENT[DE]) // 3
+    assert (tmp_path / DE).read_bytes() == CONTENT[DE]
+    assert server.requests[1] == (DE, f"bytes={third}-")
+    assert len(server.requests) == 3
+    assert f"after {third:,} of {len(CONTENT[DE]):,} bytes; trying again" in said[0]
+
+
+def test_what_was_received_is_kept_for_the_next_time(server: Server, tmp_path: Path) -> None:
+    server.faults[DE] = ["cut", "503", "503"]
+    refusal(lambda: get(server, tmp_path))
+    assert not (tmp_path / DE).exists()
+    get(server, tmp_path)
+    assert server.requests[-1] == (DE, f"bytes={len(CONTENT[DE]) // 3}-")
+    assert (tmp_path / DE).read_bytes() == CONTENT[DE]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [CONTENT[DE], CONTENT[DE] + b"too much", b"wrong" * 20],
+    ids=["whole", "too long", "of another file"],
+)
+def test_whatever_the_partial_file_holds(server: Server, tmp_path: Path, part: bytes) -> None:
+    (tmp_path / f"{DE}.part").write_bytes(part)
+    get(server, tmp_path)
+    assert (tmp_path / DE).read_bytes() == CONTENT[DE]
+    assert not (tmp_path / f"{DE}.part").exists()
+
+
+def test_a_server_without_ranges_sends_all_of_it(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    (tmp_path / f"{DE}.part").write_bytes(b"wrong" * 20)
+    get(server, tmp_path)
+    assert (tmp_path / DE).read_bytes() == CONTENT[DE]
+    assert len(server.requests) == 1
+
+
+def test_another_range_than_asked_for_is_not_appended(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{DE}.part").write_bytes(CONTENT[DE][:100])
+    server.faults[DE] = ["other range"]
+    get(server, tmp_path)
+    assert (tmp_path / DE).read_bytes() == CONTENT[DE]
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "429", "wrong"])
+def test_passing_faults_are_tried_again(server: Server, tmp_path: Path, fault: str) -> None:
+    server.faults[DE] = [fault, fault]
+    said = list[str]()
+    get(server, tmp_path, said)
+    assert (tmp_path / DE).read_bytes() == CONTENT[DE]
+    assert [line.rsplit("; ", 1)[-1] for line in said[:2]] == [
+        "trying again in 0.001 s",
+        "trying again in 0.002 s",
+    ]
+
+
+def test_lasting_faults_are_told_in_one_line(server: Server, tmp_path: Path) -> None:
+    server.faults[DE] = ["500"] * 9
+    message = refusal(lambda: get(server, tmp_path))
+    assert message.startswith(f"{server.url}/{DE}: the server answered 500")
+    assert "(3 attempts)" in message
+    assert len(server.requests) == 3
+
+
+def test_a_file_the_server_does_not_have_is_not_tried_again(server: Server, tmp_path: Path) -> None:
+    del server.content[DE]
+    assert "answered 404" in refusal(lambda: get(server, tmp_path))
+    assert len(server.requests) == 1
+
+
+def test_a_wrong_checksum_never_gets_the_name(server: Server, tmp_path: Path) -> None:
+    server.content[DE] = b"<html>log in to this network first</html>"
+    (tmp_path / DE).write_bytes(b"wrong before")
+    assert "wrong SHA-256" in refusal(lambda: get(server, tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/raw", "file:///tmp", "raw", "http://[::1/raw"])
+def test_addresses_that_cannot_be_fetched_are_refused(tmp_path: Path, url: str) -> None:
+    message = refusal(lambda: multi30k.fetch(tmp_path, ["de"], ["val"], url=url))
+    assert message.startswith(url)
+
+
+def test_folders_that_cannot_be_written_are_refused(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"in the way")
+    message = refusal(lambda: get(server, tmp_path / "file" / "raw"))
+    assert "cannot be written" in message
+    (tmp_path / "raw" / DE).mkdir(parents=True)
+    assert "is a folder" in refusal(lambda: get(server, tmp_path / "raw"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("local", [False, True])
+def test_a_full_disk_is_told_in_one_line(server: Server, tmp_path: Path, local: bool) -> None:
+    folder, root = fill(tmp_path / "from", DE), fill(tmp_path / "to")
+    (root / f"{DE}.part").symlink_to("/dev/full")
+    message = refusal(lambda: get(server, root, folder=folder if local else None))
+    assert message.startswith(str(root / DE))
+    assert message.endswith("cannot be written (No space left on device)")
+    assert not (root / DE).exists()
+
+
+# From a folder.
+
+
+def fill(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(CONTENT[name])
+    return folder
+
+
+def test_a_folder_gives_what_it_has(server: Server, tmp_path: Path) -> None:
+    folder, said = fill(tmp_path / "from", DE, "val.en.gz"), list[str]()
+    present = get(server, tmp_path / "to", said, languages=None, splits=None, folder=folder)
+    assert {path.name for path in present} == {DE, "val.en.gz"}
+    assert {path.name for path in (tmp_path / "to").iterdir()} == {DE, "val.en.gz"}
+    assert sum("skipped" in line for line in said) == 20
+    assert server.requests == []
+    # The folder may be the root itself.
+    assert get(server, folder, folder=folder) == [folder / DE]
+
+
+def test_a_folder_without_what_was_asked_for_is_refused(server: Server, tmp_path: Path) -> None:
+    folder, root = fill(tmp_path / "from", DE), tmp_path / "to"
+    message = refusal(lambda: get(server, root, languages=["de"], splits=["train"], folder=folder))
+    assert message == f"{folder / 'train.de.gz'}: no such file"
+    message = refusal(lambda: get(server, root, languages=["de", "fr"], splits=None, folder=folder))
+    assert message == f"{folder}: holds no file of Multi30k in language 'fr'"
+    empty = fill(tmp_path / "empty")
+    message = refusal(
+        lambda: get(server, tmp_path / "x", languages=None, splits=None, folder=empty)
+    )
+    assert message.startswith(f"{empty}: holds no file of Multi30k")
+    assert "no such folder" in refusal(lambda: get(server, root, folder=tmp_path / "nowhere"))
+
+
+def test_a_wrong_file_in_a_folder_is_refused(server: Server, tmp_path: Path) -> None:
+    folder, root = fill(tmp_path / "from"), tmp_path / "to"
+    (folder / DE).write_bytes(b"wrong")
+    message = refusal(lambda: get(server, root, folder=folder))
+    assert message.startswith(f"{folder / DE}: ")
+    assert list(root.iterdir()) == []
+
+
+# The script.
+
+
+def test_the_script_fetches(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.faults[DE] = ["500"]
+    selection = ["--languages", "de", "en", "--splits", "val", "train"]
+    assert main("--root", tmp_path, "--url", f"{server.url}/", *selection) == 0
+    printed = capsys.readouterr()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{split}.{language}.gz" for split in ("val", "train") for language in ("de", "en")
+    }
+    assert "[4/4] train.en.gz: fetched" in printed.out
+    assert printed.out.endswith(f"4 files of Multi30k are in {tmp_path}\n")
+    assert printed.err == ""
+
+
+def test_the_script_stops_cleanly_when_interrupted(
+    server: Server,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(multi30k, "_transfer", interrupt)
+    assert main("--root", tmp_path, "--url", server.url) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_no_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as reserved:  # bound but not listening: connections are refused
+        reserved.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        finished = run("--root", tmp_path, "--url", url, "--splits", "val")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(f"error: {url}/{DE}: no connection")
+    assert "MULTI30K=<folder>" in finished.stderr
+    assert finished.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_script_refuses_in_one_line(tmp_path: Path) -> None:
+    finished = run("--root", tmp_path, "--languages", "cs", "--splits", "test_2017_flickr")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: Multi30k has no split 'test_2017_flickr'")
+    assert finished.stderr.count("\n") == 1

@@ -1,0 +1,245 @@
+"""Subword sampling: the right distribution, a function of the key alone, lossless."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dragoman.config import TokenizerConfig
+from dragoman.data.ragged import Ragged
+from dragoman.data.sentencepieces import SPACE, Inventory, SentencePieceTokenizer
+from dragoman.data.subwords import BPEDropoutSampler, Sampler, UnigramSampler, make_sampler
+from dragoman.data.tokenizers import UNK, train_from_counts
+
+TEXT = (
+    "a man in a red shirt is standing on the side of the street while two women are talking "
+    "a dog runs through the deep snow and the other dog runs after it a young woman in a "
+    "running outfit runs down the street banana bananas ananas running runner runs street streets"
+)
+COUNTS = Counter(TEXT.split())
+WORDS = ["banana", "a", "running", "streets", "☃x☃☃", "ananas", "outfits", "é", "s" * 40]
+
+
+def train(algorithm: str, byte_fallback: bool = False) -> SentencePieceTokenizer:
+    size = (50 if algorithm == "unigram" else 60) + 256 * byte_fallback
+    config = TokenizerConfig(algorithm=algorithm, vocab_size=size, byte_fallback=byte_fallback)
+    tokenizer = train_from_counts(config, (COUNTS, COUNTS), ("en", "en"))[0]
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    return tokenizer
+
+
+UNIGRAM, BPE = train("unigram"), train("bpe")
+UNIGRAM_BYTES, BPE_BYTES = train("unigram", True), train("bpe", True)
+
+
+def rows(drawn: Ragged) -> list[tuple[int, ...]]:
+    ends = np.cumsum(drawn.lengths)
+    return [
+        tuple(drawn.flat[end - n : end].tolist())
+        for end, n in zip(ends, drawn.lengths, strict=True)
+    ]
+
+
+def keys(count: int, first: int = 0) -> np.ndarray:
+    return np.arange(first, first + count, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
+
+
+def frequencies(sampler: Sampler, word: int, draws: int) -> dict[tuple[int, ...], float]:
+    drawn = Counter(rows(sampler.sample(np.full(draws, word), keys(draws))))
+    return {row: count / draws for row, count in drawn.items()}
+
+
+def check_frequencies(
+    seen: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float], draws: int
+) -> None:
+    assert set(seen) <= set(expected)
+    assert sum(expected.values()) == pytest.approx(1)
+    for row, probability in expected.items():
+        deviation = math.sqrt(probability * (1 - probability) / draws)
+        assert abs(seen.get(row, 0.0) - probability) <= 5 * deviation + 1 / draws
+
+
+def every_segmentation(inventory: Inventory, word: str) -> list[list[str]]:
+    found = []
+    for cuts in itertools.product([False, True], repeat=len(word) - 1):
+        parts, part = [], word[0]
+        for character, cut in zip(word[1:], cuts, strict=True):
+            if cut:
+                parts.append(part)
+                part = ""
+            part += character
+        parts.append(part)
+        if all(part in inventory.ids for part in parts):
+            found.append(parts)
+    return found
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+@pytest.mark.parametrize("word", ["banana", "streets"])
+def test_unigram_draws_with_the_probabilities_of_the_model(alpha: float, word: str) -> None:
+    inventory, draws = UNIGRAM.inventory(), 100_000
+    weights = {
+        tuple(inventory.ids[part] for part in parts): math.exp(
+            alpha * sum(inventory.scores[inventory.ids[part]] for part in parts)
+        )
+        for parts in every_segmentation(inventory, SPACE + word)
+    }
+    assert len(weights) > 4
+    total = sum(weights.values())
+    seen = frequencies(UnigramSampler(inventory, ["other", word], alpha), 1, draws)
+    check_frequencies(seen, {row: weight / total for row, weight in weights.items()}, draws)
+
+
+def dropout_distribution(
+    inventory: Inventory, symbols: tuple[str, ...], dropout: float
+) -> dict[tuple[str, ...], float]:
+    """Algorithm 1 of Provilkov et al. 2020, by summing over what may be dropped."""
+    places = [i for i in range(len(symbols) - 1) if symbols[i] + symbols[i + 1] in inventory.ids]
+    # The merge at a place is applied if it survives and every better one is dropped.
+    places.sort(key=lambda i: (-inventory.scores[inventory.ids[symbols[i] + symbols[i + 1]]], i))
+    result = {symbols: dropout ** len(places)}
+    for better, i in enumerate(places):
+        merged = (*symbols[:i], symbols[i] + symbols[i + 1], *symbols[i + 2 :])
+        for row, probability in dropout_distribution(inventory, merged, dropout).items():
+            chance = dropout**better * (1 - dropout) * probability
+            result[row] = result.get(row, 0.0) + chance
+    return result
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.5])
+@pytest.mark.parametrize("word", ["running", "streets"])
+def test_bpe_draws_with_the_probabilities_of_algorithm_1(dropout: float, word: str) -> None:
+    inventory, draws = BPE.inventory(), 100_000
+    exact = dropout_distribution(inventory, tuple(SPACE + word), dropout)
+    assert len(exact) > 4
+    expected = {tuple(inventory.ids[part] for part in row): p for row, p in exact.items()}
+    seen = frequencies(BPEDropoutSampler(inventory, ["other", word], dropout), 1, draws)
+    check_frequencies(seen, expected, draws)
+
+
+@given(st.lists(st.text("abnrsteuigf☃é", min_size=1, max_size=12), min_size=1, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_bpe_without_dropout_is_sentencepiece(words: list[str]) -> None:
+    for tokenizer in (BPE, BPE_BYTES):
+        sampler = BPEDropoutSampler(tokenizer.inventory(), words, 0.0)
+        drawn = sampler.sample(np.arange(len(words)), keys(len(words)))
+        assert rows(drawn) == [tuple(tokenizer.pieces(word)) for word in words]
+
+
+@given(st.lists(st.text("abnrsteuigf☃é", min_size=1, max_size=12), min_size=1, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_unigram_with_large_alpha_is_the_best_segmentation(words: list[str]) -> None:
+    for tokenizer in (UNIGRAM, UNIGRAM_BYTES):
+        inventory = tokenizer.inventory()
+        sampler = UnigramSampler(inventory, words, 1e6)
+        drawn = rows(sampler.sample(np.arange(len(words)), keys(len(words))))
+        for word, row in zip(words, drawn, strict=True):
+            best = tokenizer.pieces(word)
+            if row != tuple(best):  # only where two are equally good
+                score = sum(inventory.scores[i] for i in row)
+                assert score == pytest.approx(sum(inventory.scores[i] for i in best), abs=1e-4)
+
+
+def test_bpe_that_drops_everything_spells() -> None:
+    sampler = BPEDropoutSampler(BPE.inventory(), ["banana"], 1.0)
+    (row,) = rows(sampler.sample(np.zeros(1, np.int64), keys(1)))
+    assert BPE.tokens(row) == list(SPACE + "banana")
+
+
+SAMPLERS = {
+    "unigram": (UNIGRAM, UnigramSampler(UNIGRAM.inventory(), WORDS, 0.1)),
+    "unigram bytes": (UNIGRAM_BYTES, UnigramSampler(UNIGRAM_BYTES.inventory(), WORDS, 0.1)),
+    "bpe": (BPE, BPEDropoutSampler(BPE.inventory(), WORDS, 0.3)),
+    "bpe bytes": (BPE_BYTES, BPEDropoutSampler(BPE_BYTES.inventory(), WORDS, 0.3)),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_whatever_is_drawn_spells_the_word(name: str) -> None:
+    tokenizer, sampler = SAMPLERS[name]
+    numbers = np.arange(3000) % len(WORDS)
+    drawn = rows(sampler.sample(numbers, keys(len(numbers))))
+    for number, row in zip(numbers, drawn, strict=True):
+        unknown = "bytes" not in name and not set(WORDS[number]) <= set(TEXT)
+        if not unknown:
+            assert UNK not in row
+            assert tokenizer.decode(row) == WORDS[number]
+        assert tokenizer.decode(row) == tokenizer.decode(tokenizer.encode(WORDS[number]))
+    assert len(set(drawn)) > 3 * len(WORDS)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_draw_depends_on_its_key_alone(name: str) -> None:
+    _, sampler = SAMPLERS[name]
+    numbers, every = np.arange(400) % len(WORDS), keys(400)
+    together = rows(sampler.sample(numbers, every))
+    order = np.random.default_rng(0).permutation(400)
+    shuffled = rows(sampler.sample(numbers[order], every[order]))
+    assert shuffled == [together[i] for i in order]
+    alone = [rows(sampler.sample(numbers[i : i + 1], every[i : i + 1]))[0] for i in range(40)]
+    assert alone == together[:40]
+    assert rows(sampler.sample(numbers, keys(400, 1000))) != together
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_no_words_give_no_rows(name: str) -> None:
+    drawn = SAMPLERS[name][1].sample(np.empty(0, np.int64), keys(0))
+    assert drawn.flat.shape == drawn.lengths.shape == (0,)
+
+
+def test_more_words_than_are_simulated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, sampler = SAMPLERS["bpe"]
+    numbers = np.arange(400) % len(WORDS)
+    whole = rows(sampler.sample(numbers, keys(400)))
+    monkeypatch.setattr("dragoman.data.subwords._CELLS", 50)
+    assert rows(sampler.sample(numbers, keys(400))) == whole
+
+
+def digest(algorithm: str) -> str:
+    """Draw with a freshly trained model; run here and in another process."""
+    import hashlib
+
+    tokenizer = UNIGRAM if algorithm == "unigram" else BPE
+    config = TokenizerConfig(algorithm=algorithm, **SETTINGS[algorithm])
+    factory = make_sampler(tokenizer, config)
+    assert factory is not None
+    drawn = factory(WORDS).sample(np.arange(2000) % len(WORDS), keys(2000))
+    return hashlib.sha256(drawn.flat.tobytes() + drawn.lengths.tobytes()).hexdigest()
+
+
+SETTINGS: dict[str, dict[str, float]] = {
+    "unigram": {"sampling_alpha": 0.3},
+    "bpe": {"bpe_dropout": 0.2},
+}
+
+
+@pytest.mark.parametrize("algorithm", SETTINGS)
+def test_another_process_draws_the_same(algorithm: str) -> None:
+    script = f"import runpy; print(runpy.run_path({__file__!r})['digest']({algorithm!r}))"
+    other = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert other.stdout.split() == [digest(algorithm)]
+
+
+@pytest.mark.parametrize(
+    "settings_", [{}, {"algorithm": "bpe"}, {"algorithm": "bpe", "sampling_alpha": 0.5}]
+)
+def test_fixed_segmentation_needs_no_sampler(settings_: dict[str, str | float]) -> None:
+    config = TokenizerConfig(**settings_)  # type: ignore[arg-type]
+    assert make_sampler(BPE if settings_ else UNIGRAM, config) is None
+
+
+def test_words_are_never_sampled() -> None:
+    config = TokenizerConfig(kind="spacy", sampling_alpha=0.5)
+    tokenizer: Sequence[object] = train_from_counts(config, (COUNTS, COUNTS), ("en", "en"))
+    assert make_sampler(tokenizer[0], config) is None  # type: ignore[arg-type]

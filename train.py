@@ -1,0 +1,34 @@
+"""Train a model: ``python train.py +experiment=transformer [key=value ...]``.
+
+A thin Hydra entry: compose the config, check it, hand it over. Sweeps: ``-m seed=1,2,3``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from dragoman import compose
+from dragoman.config import from_hydra
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
+def main(composed: DictConfig) -> None:
+    """Train the run that the command line describes, to its end or from where it stopped."""
+    from dragoman.cli import run_training
+
+    experiment = HydraConfig.get().runtime.choices.get("experiment")
+    status = run_training(from_hydra(composed), experiment)
+    if status:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    compose.check_command_line(CONFIGS, sys.argv[1:])
+    main()
