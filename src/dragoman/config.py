@@ -321,7 +321,8 @@ def source_tag(data: DataConfig) -> str | None:
 def register_schemas() -> None:
     """Tell Hydra the schemas that the YAML files of ``configs/`` are checked against."""
     store = ConfigStore.instance()
-    store.store(name="config_schema", node=Config)
+    # The model's own schema comes from its group; a default here could not be replaced by another.
+    store.store(name="config_schema", node=OmegaConf.structured(Config(model=None)))
     store.store(group="data", name="data_schema", node=DataConfig)
     store.store(group="train", name="train_schema", node=TrainConfig)
     store.store(group="decode", name="decode_schema", node=DecodeConfig)

@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from dragoman.data.captions_grammar import Grammar, Phrase, Triple
+from dragoman.data.captions_grammar import Grammar, Triple
+from dragoman.data.captions_phrases import Phrase
 from dragoman.errors import DragomanError, nearest, one_of
 
 SPLITS = {"train": 8000, "val": 300, "test": 500}

@@ -68,13 +68,15 @@ _OBJECTS = ("ein",) * 6 + ("der",) * 3 + ("mein",) * 2
 _OBJECTS_PLURAL = ("", "", "zwei", "drei", "viele", "einige", "der", "mein")
 _PERSONS = ("adult", "child")
 _LIVING = (*_PERSONS, "animal", "livestock")
+_NOBODYS = (*_LIVING, "tree", "seat")  # what is never his or hers
 
 
 class Grammar:
     """Draws sentences whose triples are all held out, or none of them.
 
     Only ``random()`` of the generator is used: its values are the same in every Python version.
-    ``triples`` and ``used`` belong to the sentence being made.
+    ``triples`` belongs to the sentence being made, as do its nouns, ``used``, and its verbs,
+    ``done``.
     """
 
     def __init__(self, rng: random.Random, held_out: bool) -> None:
@@ -82,6 +84,7 @@ class Grammar:
         self.held_out = held_out
         self.triples: list[Triple] = []
         self.used: list[Noun] = []
+        self.done: list[str] = []
 
     def chance(self, probability: float) -> bool:
         """Return True with a probability."""
@@ -149,18 +152,19 @@ class Grammar:
     def object(self, verb: Verb, case: str, subject: Subject, classes: Sequence[str]) -> Subject:
         """Draw an object; it has the same shape as a subject, for relative clauses."""
         noun = self.noun(classes)
-        if verb.objects == ("garment",):  # as many hats as heads
-            plural, few, many = subject.gender == "p", ("ein", "ein", "mein"), ("", "", "mein")
+        if verb.objects in (("garment",), ("instrument",)):  # as many hats as heads
+            plural = subject.gender == "p"
+            determiner = self.pick(("", "", "mein") if plural else ("ein", "ein", "mein"))
+        elif verb.frame == "give" and case == "dat":  # English "to" stands for the case it shows
+            plural = self.chance(0.3)
+            determiner = self.pick(_SUBJECTS_PLURAL if plural else _SUBJECTS)
         else:
-            plural, few, many = self.chance(0.3), _OBJECTS, _OBJECTS_PLURAL
-        if verb.frame == "give" and case == "dat":  # English "to" stands for the case it shows
-            many = _SUBJECTS_PLURAL
-        determiner = self.pick(many if plural else few)
+            plural = self.chance(0.3)
+            determiner = self.pick(_OBJECTS_PLURAL if plural else _OBJECTS)
         gender = "p" if plural else noun.gender
-        owned = subject if subject.noun and subject.noun.kind in _PERSONS else None
-        if noun.kind in _LIVING:
-            owned = None  # nobody's cow, nobody's policeman
-        phrase = self.noun_phrase(noun, gender, case, verb, determiner, owned)
+        owns = subject.noun and subject.noun.kind in _PERSONS and noun.kind not in _NOBODYS
+        owner = subject if owns else None
+        phrase = self.noun_phrase(noun, gender, case, verb, determiner, owner)
         return Subject(phrase, noun, gender)
 
     def place(self, verb: Verb, whither: bool = False) -> Phrase:
@@ -201,15 +205,20 @@ class Grammar:
         thing = self.object(verb, case, subject, verb.objects)
         return prepositional(preposition, english_words, thing.phrase), thing
 
-    def fitting_verb(self, subject: Subject) -> Verb:
-        """Draw a verb that the noun of a subject can do."""
-        assert subject.noun is not None
-        return self.pick(lexicon.VERBS_OF[subject.noun.kind])
+    def verb(self, options: Sequence[Verb]) -> Verb:
+        """Draw a verb that is not in the sentence yet."""
+        verb = self.pick([verb for verb in options if verb.de not in self.done] or options)
+        self.done.append(verb.de)
+        return verb
 
-    def relative_clause(self, head: Subject) -> Phrase:
-        """Return a relative clause whose subject is the head, between German commas."""
+    def relative_clause(self, head: Subject, frames: Sequence[str] = ()) -> Phrase:
+        """Return a relative clause whose subject is the head, between German commas.
+
+        Its verb has one of the ``frames``, or any.
+        """
         assert head.noun is not None
-        verb = self.fitting_verb(head)
+        options = lexicon.VERBS_OF[head.noun.kind]
+        verb = self.verb([verb for verb in options if not frames or verb.frame in frames])
         complement, _ = self.complement(verb, head)
         place = self.place(verb) if verb.frame == "none" else Phrase()
         group = verb_group(verb, head.gender == "p", final=True)
@@ -222,7 +231,7 @@ class Grammar:
     def relative_clause_of_thing(self, head: Subject) -> Phrase:
         """Return a relative clause whose object is the head: "den ein Kind wirft"."""
         assert head.noun is not None
-        verb = self.pick(lexicon.VERBS_WITH[head.noun.kind])
+        verb = self.verb(lexicon.VERBS_WITH[head.noun.kind])
         subject = self.subject(verb.subjects, verb)
         group = verb_group(verb, subject.gender == "p", final=True)
         opening = Phrase([comma()])
@@ -234,7 +243,7 @@ class Grammar:
 
     def while_clause(self) -> Phrase:
         """Return a clause with "während", the verb at its end."""
-        verb = self.pick(lexicon.VERBS)
+        verb = self.verb(lexicon.VERBS)
         subject = self.subject(verb.subjects, verb)
         complement, _ = self.complement(verb, subject)
         place = self.place(verb) if verb.frame == "none" and self.chance(0.6) else Phrase()
@@ -260,7 +269,7 @@ class Grammar:
             be = Phrase()
             be.say("sind" if plural else "ist", "are" if plural else "is")
             return clause + Phrase(mood.de + be.de, be.en + mood.en)
-        verb = self.fitting_verb(subject)
+        verb = self.verb(lexicon.VERBS_OF[subject.noun.kind])
         complement, _ = self.complement(verb, subject)
         group = verb_group(verb, plural, final=True, modal=self.pick(lexicon.WISHES))
         return clause + Phrase(complement.de + group.right, group.en + complement.en)
@@ -285,8 +294,8 @@ class Grammar:
 
     def sentence(self) -> Phrase:
         """Draw a sentence, without the full stop; its triples are in ``triples``."""
-        self.triples, self.used = [], []
-        verb = self.pick(lexicon.VERBS)
+        self.triples, self.used, self.done = [], [], []
+        verb = self.verb(lexicon.VERBS)
         plan = self.plan(verb)
         subject = self.subject(verb.subjects, verb)
         complement, last = self.complement(verb, subject)
@@ -330,7 +339,7 @@ class Grammar:
         """Return what may follow a subject: nothing, a phrase with "mit" or a relative clause."""
         assert subject.noun is not None
         if self.chance(0.2):
-            return self.relative_clause(subject)
+            return self.relative_clause(subject, ("acc",))  # a second place would clash
         if subject.noun.kind not in _PERSONS or not self.chance(0.15):
             return Phrase()
         noun = self.noun(("garment", "bag", "gadget"))

@@ -29,7 +29,7 @@ def uniforms(*keys: Any) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
         for key in keys:
             state = mix(state + _GOLDEN + np.asarray(key).astype(np.uint64))
-    return (state >> np.uint64(11)) * 2.0**-53
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def seed_of(*parts: Any) -> int:

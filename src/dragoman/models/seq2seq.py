@@ -71,7 +71,7 @@ def reorder(tree: Tree, index: Tensor) -> Tree:
     assert isinstance(tree, tuple)
     parts = [reorder(part, index) for part in tree]
     named = hasattr(tree, "_fields")
-    return type(tree)(*parts) if named else type(tree)(parts)  # type: ignore[return-value]
+    return type(tree)(*parts) if named else type(tree)(parts)
 
 
 MODELS: dict[str, type[nn.Module]] = {

@@ -73,7 +73,7 @@ class Residual(nn.Module):
         """Run one sub-layer with its norm, dropout and residual connection."""
         out = sublayer(self.norm(x) if self.pre else x)
         x = x + dropout(out, self.dropout, self.training)
-        return x if self.pre else self.norm(x)  # type: ignore[no-any-return]
+        return x if self.pre else self.norm(x)
 
 
 def _inherit(value: float | None, default: float) -> float:

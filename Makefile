@@ -1,0 +1,78 @@
+# Dragoman. `make help` lists what there is to do; every target sets up what it needs.
+
+PYTHON     ?= python3
+VENV       ?= .venv
+BIN        := $(VENV)/bin
+# Exact versions of everything; CONSTRAINTS=constraints-torch2.6.txt is the oldest supported torch.
+CONSTRAINTS ?= constraints.txt
+# Package index that torch comes from, for example the CPU-only one; empty: pip's own.
+TORCH_INDEX ?=
+TORCH      := $(shell grep -i '^torch==' $(CONSTRAINTS))
+
+EXPERIMENT ?= transformer
+# The run folder: by default the one trained last.
+RUN        ?= $(shell ls -td checkpoints/*/best 2>/dev/null | head -n 1 | xargs -r dirname)
+SPLIT      ?= test_2016_flickr
+# Anything else for the command, such as ARGS="seed=2 train.max_steps=2000".
+ARGS       ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint data train eval translate attention tensorboard clean
+
+help:  ## list the targets
+	@echo "usage: make TARGET [EXPERIMENT=... RUN=... SPLIT=... ARGS=...]"
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
+	@echo "experiments: $(basename $(notdir $(wildcard configs/experiment/*.yaml)))"
+
+setup: $(VENV)/.ready  ## virtual environment and pinned packages (TORCH_INDEX=<url> for torch)
+
+$(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV); this takes a minute or two, more where torch is downloaded"
+	@$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	@$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	@$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.ready  ## train, score and look at a small Transformer on the embedded corpus
+	@$(BIN)/python train.py +experiment=demo run_name=demo $(ARGS)
+	@$(BIN)/dragoman evaluate checkpoints/demo --split test --samples 5
+	@$(BIN)/dragoman attention checkpoints/demo --aer test
+	@echo "watch        make tensorboard   (logs in checkpoints/demo/tensorboard)"
+
+test: lint  ## lint, types and the whole fast test suite
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-slow: $(VENV)/.ready-dev  ## the slow tests: random kills, the README's set-up commands
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.ready-dev  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+data: $(VENV)/.ready  ## fetch Multi30k (MULTI30K=<folder> copies it; ARGS="--languages de en")
+	@$(BIN)/python scripts/get_multi30k.py $(if $(MULTI30K),--from $(MULTI30K)) $(ARGS)
+
+train: $(VENV)/.ready  ## train EXPERIMENT, or go on with it
+	@$(BIN)/python train.py +experiment=$(EXPERIMENT) $(ARGS)
+
+eval: $(VENV)/.ready  ## score RUN on SPLIT
+	@$(BIN)/dragoman evaluate $(RUN) --split $(SPLIT) $(ARGS)
+
+translate: $(VENV)/.ready  ## translate standard input with RUN, line by line
+	@$(BIN)/dragoman translate $(RUN) $(ARGS)
+
+attention: $(VENV)/.ready  ## draw the attention of RUN (ARGS='--sentence "..."')
+	@$(BIN)/dragoman attention $(RUN) $(ARGS)
+
+tensorboard: $(VENV)/.ready  ## watch all runs in TensorBoard
+	@$(BIN)/tensorboard --logdir checkpoints $(ARGS)
+
+clean:  ## remove caches of tools and tests (never data or checkpoints)
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
