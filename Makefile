@@ -27,7 +27,7 @@ help:  ## list the targets
 setup: $(VENV)/.ready  ## virtual environment and pinned packages (TORCH_INDEX=<url> for torch)
 
 $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); this takes a minute or two, more where torch is downloaded"
 	@$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"

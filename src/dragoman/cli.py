@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from omegaconf import OmegaConf
+import yaml
 from tqdm import tqdm
 
-from dragoman import __version__, config as configuration
+from dragoman import __version__
+from dragoman import config as configuration
 from dragoman.config import Config
 from dragoman.errors import DragomanError, nearest
 from dragoman.runs import Run, find_run, run_name
@@ -28,6 +30,14 @@ def report(problem: BaseException) -> int:
     """Print an error as one line; return the exit code."""
     print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
     return FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses a command line in one line; argparse's own way takes several."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and leave."""
+        sys.exit(report(DragomanError(f"{message}; see {self.prog} --help")))
 
 
 def _warn(message: Any, *_: Any, **__: Any) -> None:
@@ -79,9 +89,12 @@ def override_decoding(config: Config, overrides: Sequence[str]) -> Config:
             )
         raise DragomanError(f"there is no key '{path}'{nearest(path, known)}")
     data = configuration.to_dict(config)
-    changes = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
-    assert isinstance(changes, dict)
-    data["decode"].update(changes.get("decode", {}))
+    for override in overrides:
+        path, _, value = override.partition("=")
+        try:
+            data["decode"][path.removeprefix("decode.")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise DragomanError(f"{path}: '{value}' is not a value") from None
     return configuration.from_dict(data, origin="command line")
 
 
@@ -90,6 +103,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, list[Run], Config]:
     from dragoman.decoding.translator import load_translator
 
     runs, overrides = split_words(arguments.words)
+    configuration.check_device(arguments.device)
     translator = load_translator(runs, arguments.checkpoint, arguments.weights, arguments.device)
     config = override_decoding(translator.config, overrides)
     if arguments.root is not None:
@@ -202,7 +216,7 @@ def attention(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line of ``dragoman``."""
-    main = argparse.ArgumentParser(
+    main = _Parser(
         prog="dragoman",
         description="Score, use and look into translation models trained with train.py.",
     )
@@ -244,6 +258,12 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
+def _drop_output() -> None:
+    """Send what standard output still holds nowhere: Python would try again at its exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``dragoman`` command; return the exit code."""
     warnings.showwarning = _warn
@@ -257,8 +277,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DragomanError as problem:
         return report(problem)
     except BrokenPipeError:  # the reader has gone, as in `dragoman translate RUN | head`
-        sys.stderr.close()
+        _drop_output()
         return 128 + signal.SIGPIPE
+    except OSError as problem:  # a full disk behind standard output, say
+        _drop_output()
+        return report(DragomanError(f"{problem.filename or 'output'}: {problem.strerror}"))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dragoman.config import MODELS, Config, from_hydra, known_keys, register_schemas
 from dragoman.errors import DragomanError, nearest, one_of
 
+MULTIRUN = ("-m", "--multirun")
 # More combinations than this are a mistake, or a sweep whose values Hydra will refuse one by one.
 MOST_JOBS = 256
 
@@ -41,6 +42,7 @@ def compose_config(configs: Path, overrides: Sequence[str]) -> tuple[Config, str
     """
     register_schemas()
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        _check_groups(configs, overrides)
         try:
             composed = compose("config", overrides=list(overrides), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as problem:
@@ -54,6 +56,26 @@ def compose_config(configs: Path, overrides: Sequence[str]) -> tuple[Config, str
 def options(configs: Path, group: str) -> list[str]:
     """Return the names in a config group."""
     return sorted(path.stem for path in (configs / group).glob("*.yaml"))
+
+
+def _check_groups(configs: Path, overrides: Sequence[str]) -> None:
+    """Refuse what Hydra would take for a choice in a group and then trip over."""
+    given: set[str] = set()
+    for override in overrides:
+        key, _, value = override.partition("=")
+        group = key.lstrip("+")
+        if group == "model.name":
+            raise DragomanError(f"model.name: choose the architecture with model={value}")
+        if not (configs / group).is_dir() or not group:
+            continue
+        names = options(configs, group)
+        if value in ("null", ""):
+            raise DragomanError(f"{override}: expected {group}=NAME, {one_of(names)}")
+        if key.startswith("+") and group != "experiment":
+            raise DragomanError(f"{override}: name it without a plus: {group}={value}")
+        if group in given:
+            raise DragomanError(f"{override}: there is another {group} already; give one")
+        given.add(group)
 
 
 def _explain(problem: Exception, configs: Path, overrides: Sequence[str]) -> DragomanError:
@@ -75,7 +97,14 @@ def _explain(problem: Exception, configs: Path, overrides: Sequence[str]) -> Dra
                 f"(one of {one_of(options(configs, path))})"
             )
         keys = [key for schema in MODELS.values() for key in known_keys(Config(model=schema()))]
+        if path in keys:  # an entry of its value is at fault
+            entry = re.search(r"Key '([^']+)'", str(problem.__cause__))
+            where = f"key '{entry[1]}'" if entry else "such value"
+            hint = f"; +{path}.NAME=VALUE adds an entry" if path == "data.files" else ""
+            return DragomanError(f"{path}: there is no {where} in it{hint}")
         return DragomanError(f"there is no key '{path}'{nearest(path, [*keys, *groups])}")
+    if text.startswith("Ambiguous value"):
+        return DragomanError(f"{text.splitlines()[0]}; add -m to train one run for each value")
     lines = [line for line in text.splitlines() if line and "full_key" not in line]
     key = re.search(r"full_key: (\S+)", text)
     prefix = f"{key[1]}: " if key else ""
@@ -105,6 +134,16 @@ def _jobs(overrides: list[Override]) -> list[list[str]]:
     return [list(job) for job in itertools.islice(itertools.product(*choices), MOST_JOBS)]
 
 
+def _parse(word: str) -> Override:
+    try:
+        parsed = OverridesParser.create().parse_override(word)
+    except HydraException:
+        parsed = None
+    if parsed is None or not parsed.key_or_group:
+        raise DragomanError(f"'{word}': not an override, expected key=value")
+    return parsed
+
+
 def check_command_line(configs: Path, arguments: Sequence[str]) -> None:
     """Compose every job of a command line; leave with one line if one of them is wrong."""
     register_schemas()
@@ -113,12 +152,16 @@ def check_command_line(configs: Path, arguments: Sequence[str]) -> None:
     ):
         return
     try:
-        words = [word for word in arguments if not word.startswith("-")]
-        try:
-            parsed = OverridesParser.create().parse_overrides(words)
-        except HydraException as problem:
-            raise DragomanError(f"not an override: {str(problem).splitlines()[0]}") from None
-        multirun = any(flag in arguments for flag in ("-m", "--multirun"))
+        words = list(arguments)
+        for flag in set(words) & {"--cfg", "-c"}:  # shows the config; its value is job or all
+            del words[words.index(flag) : words.index(flag) + 2]
+        flags = [word for word in words if word.startswith("-")]
+        if unknown := [flag for flag in flags if flag not in MULTIRUN]:
+            raise DragomanError(
+                f"{unknown[0]}: there is no such option, expected --multirun, --cfg job or --help"
+            )
+        parsed = [_parse(word) for word in words if word not in flags]
+        multirun = bool(flags)
         own = [override for override in parsed if not override.is_hydra_override()]
         jobs = _jobs(own) if multirun else [[o.input_line or "" for o in own]]
         for job in jobs:

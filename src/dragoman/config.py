@@ -11,8 +11,10 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import ge, gt, le
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dragoman.errors import DragomanError, nearest, one_of
+from dragoman.files import write_atomic
 
 
 def key(
@@ -344,6 +347,9 @@ def walk(section: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fiel
             yield path, item, value
 
 
+BOUNDS = (("low", ge, "at least"), ("high", le, "at most"), ("above", gt, "above"))
+
+
 def _range_problem(path: str, item: dataclasses.Field[Any], value: Any) -> str | None:
     meta = item.metadata
     if value is None or not meta:
@@ -352,16 +358,11 @@ def _range_problem(path: str, item: dataclasses.Field[Any], value: Any) -> str |
         hint = nearest(str(value), meta["choices"])
         return f"{path}: '{value}' is not accepted, expected {one_of(meta['choices'])}{hint}"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        bounds = [
-            (meta["low"], lambda bound: value >= bound, "at least"),
-            (meta["high"], lambda bound: value <= bound, "at most"),
-            (meta["above"], lambda bound: value > bound, "above"),
-        ]
         if not math.isfinite(value):
             return f"{path}: {value} is not a finite number"
-        for bound, holds, words in bounds:
-            if bound is not None and not holds(bound):
-                return f"{path}: {value} is out of range, expected {words} {bound:g}"
+        for name, holds, words in BOUNDS:
+            if meta[name] is not None and not holds(value, meta[name]):
+                return f"{path}: {value} is out of range, expected {words} {meta[name]:.10g}"
     return None
 
 
@@ -428,11 +429,36 @@ def _cross_section_problems(config: Config) -> Iterator[str]:
         yield "data.corpora: at least one training corpus is needed"
     if train.min_lr > train.lr:
         yield f"train.min_lr: {train.min_lr} is above train.lr={train.lr}"
-    known = ("auto", "cpu", "cuda")
-    if config.device not in known and not (
-        config.device.startswith("cuda:") and config.device[5:].isdigit()
-    ):
-        yield f"device: '{config.device}' is not accepted, expected auto, cpu, cuda or cuda:<n>"
+    yield from _place_problems(config)
+
+
+# A language code names files and run folders.
+_LANGUAGE = re.compile(r"\w[\w-]*")
+_DEVICE = re.compile(r"auto|cpu|cuda|cuda:\d{1,2}")
+
+
+def check_device(device: str) -> None:
+    """Refuse what is no name of a device; whether it is there is another question."""
+    if not _DEVICE.fullmatch(device):
+        raise DragomanError(
+            f"device: '{device}' is not accepted, expected auto, cpu, cuda or cuda:<n>"
+        )
+
+
+def _place_problems(config: Config) -> Iterator[str]:
+    data = config.data
+    pairs = [("data", data), *((f"data.corpora.{n}", c) for n, c in enumerate(data.corpora))]
+    for path, pair in pairs:
+        for side in ("src", "tgt"):
+            language = getattr(pair, side)
+            if not _LANGUAGE.fullmatch(language):
+                yield f"{path}.{side}: '{language}' is not a language code such as de"
+    try:
+        check_device(config.device)
+    except DragomanError as problem:
+        yield str(problem)
+    if not config.checkpoint_dir:
+        yield "checkpoint_dir: is empty, expected a folder"
     if config.run_name is not None and (
         not config.run_name or config.run_name.startswith(".") or "/" in config.run_name
     ):
@@ -469,8 +495,11 @@ def from_dict(data: dict[str, Any], origin: str = "config") -> Config:
     Raises:
         DragomanError: naming ``origin`` and every key at fault.
     """
-    name = data.get("model", {}).get("name", "transformer")
-    if name not in MODELS:
+    section = data.get("model", {})
+    if not isinstance(section, dict):
+        raise DragomanError(f"{origin}: model: expected a mapping of keys, not {section!r}")
+    name = section.get("name", "transformer")
+    if name not in list(MODELS):
         raise DragomanError(
             f"{origin}: model.name: '{name}' is unknown, expected {one_of(MODELS)}"
             f"{nearest(str(name), MODELS)}"
@@ -485,7 +514,9 @@ def from_dict(data: dict[str, Any], origin: str = "config") -> Config:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as problem:
         where = getattr(problem, "full_key", None)
-        raise DragomanError(f"{origin}: {where}: {str(problem).splitlines()[0]}") from None
+        raise DragomanError(
+            f"{origin}: {f'{where}: ' if where else ''}{str(problem).splitlines()[0]}"
+        ) from None
     assert isinstance(config, Config)
     validate(config)
     return config
@@ -507,8 +538,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def save(config: Config, path: Path) -> None:
-    """Write a resolved config as YAML."""
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+    """Write a resolved config as YAML, whole or not at all."""
+    write_atomic(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
 
 
 def load(path: Path) -> Config:
@@ -527,7 +558,7 @@ def load(path: Path) -> Config:
         ) from None
     if not isinstance(data, dict):
         raise DragomanError(f"{path}: not a config: expected a mapping of sections")
-    if "${" in json.dumps(data, default=str):
+    if "${" in repr(data):
         raise DragomanError(f"{path}: a saved config must not contain interpolations (${{...}})")
     return from_dict(data, origin=str(path))
 

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,10 @@ class Run:
         try:
             yield
         finally:
+            if not (self.folder / "config.yaml").exists():  # refused before it began
+                with suppress(OSError):
+                    (self.folder / ".lock").unlink()
+                    self.folder.rmdir()
             os.close(descriptor)
 
     def steps(self) -> list[int]:
@@ -137,19 +141,23 @@ class Run:
     def prune(self, keep: int, also: set[int]) -> None:
         """Delete all checkpoints but the newest ``keep``, the pointed-to ones and ``also``."""
         for pointer in POINTERS:
-            if (self.folder / pointer).exists():
+            with suppress(DragomanError):  # one that leads nowhere spares nothing
                 also = also | {int(self.checkpoint(pointer).name.removeprefix("step-"))}
         steps = self.steps()
         for step in steps[: max(0, len(steps) - keep)]:
             if step not in also:
                 # Renamed first: a folder half deleted must not look like a checkpoint.
-                doomed = self.folder / f".step-{step}.old"
+                doomed = self.folder / f".step-{step}.doomed"
                 (self.folder / f"step-{step}").rename(doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
 
     def clean(self) -> None:
         """Delete what a killed process left half written or half deleted."""
-        for pattern in (".step-*.tmp", ".step-*.old", ".*.tmp"):
+        for old in self.folder.glob(".step-*.old"):  # set aside for a newer one that never came
+            name = old.name.removeprefix(".").removesuffix(".old")
+            if not (self.folder / name).exists():
+                old.rename(self.folder / name)
+        for pattern in (".step-*.tmp", ".step-*.old", ".step-*.doomed", ".*.tmp"):
             for leftover in self.folder.glob(pattern):
                 if leftover.is_dir():
                     shutil.rmtree(leftover, ignore_errors=True)
@@ -203,6 +211,8 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         version = state["format_version"]
+        if type(version) is not int:
+            raise TypeError(f"format_version is {version!r}")
     except FileNotFoundError:
         raise DragomanError(f"{checkpoint}: not a checkpoint (no state.json)") from None
     except (OSError, ValueError, KeyError, TypeError) as problem:

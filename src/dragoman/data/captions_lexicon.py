@@ -163,7 +163,7 @@ Wald m forest nature in:dat:in durch:acc:through
 Strand m beach nature an:dat:at zu:dat:to
 See m lake nature an:dat:by um:acc:around
 Straße f street town auf:dat:on über:acc:across
-Brücke f bridge town auf:dat:on über:acc:across
+Brücke f bridge town auf:dat:on zu:dat:to
 Bahnhof m station town an:dat:at zu:dat:to
 Spielplatz m playground town auf:dat:on zu:dat:to
 Markt m market town auf:dat:at zu:dat:to

@@ -61,7 +61,7 @@ class ScaledDotScore(Score):
 
     def __init__(self, num_heads: int, d_head: int) -> None:
         super().__init__(num_heads, d_head)
-        self.scale = d_head**-0.5
+        self.scale: float = d_head**-0.5
 
     def forward(self, query_BHTA: Tensor, keys_BHSA: Tensor) -> Tensor:
         """Return scores (B, H, T, S)."""

@@ -116,7 +116,7 @@ class ShawPositions(Positions):
         distance = relative_distance(query_BHTA.shape[2], offset, num_keys, query_BHTA.device)
         rows = distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
         # Every query against the few distinct vectors first, then spread over the keys.
-        scores = query_BHTA @ self.vectors.t() * self.d_head**-0.5
+        scores = query_BHTA @ self.vectors.t() / math.sqrt(self.d_head)
         return scores.gather(-1, rows.expand(*scores.shape[:2], -1, -1))
 
 

@@ -17,7 +17,7 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from dragoman import config as configuration
 from dragoman.config import Config
 from dragoman.data.tokenizers import Tokenizer
 from dragoman.errors import DragomanError
+from dragoman.files import write_atomic
 from dragoman.models.weights import (
     Tensors,
     load_weights,
@@ -119,11 +120,13 @@ def save_checkpoint(
             "versions": _versions(),
             "commit": _commit(),
         }
-        (partial / "state.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_atomic(partial / "state.json", json.dumps(content, indent=2) + "\n")
         _sync(partial)
-        if final.exists():  # left by a process killed before it could move the pointer
-            shutil.rmtree(final)
+        old = run.folder / f".step-{state.step}.old"
+        if final.exists():  # set aside, not deleted: until the rename below it is the only one
+            final.rename(old)
         partial.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as problem:
         shutil.rmtree(partial, ignore_errors=True)
         raise DragomanError(f"{final}: cannot be written ({problem.strerror})") from None
@@ -170,10 +173,20 @@ def restore(
 
 
 def state_from(saved: dict[str, Any], folder: Path) -> TrainState:
-    """Read a ``TrainState`` out of ``state.json``."""
-    known = {item.name for item in fields(TrainState)}
+    """Read a ``TrainState`` out of ``state.json``.
+
+    Raises:
+        DragomanError: naming the entry that is missing or of the wrong type.
+    """
+    path, fresh = folder / "state.json", asdict(TrainState())
+    for name, usual in fresh.items():
+        # A score may be None, and whole seconds may read as an integer.
+        number = name in ("best_score", "seconds")
+        accepted = (int, float, type(None)) if number else type(usual)
+        if not isinstance(saved.get(name), accepted):
+            raise DragomanError(f"{path}: not a training state: '{name}' is {saved.get(name)!r}")
+    values = {name: saved[name] for name in fresh}
     try:
-        values = {name: value for name, value in saved.items() if name in known}
         return TrainState(**{**values, "plateau": Plateau(**saved["plateau"])})
-    except (KeyError, TypeError) as problem:
-        raise DragomanError(f"{folder / 'state.json'}: not a training state ({problem})") from None
+    except TypeError as problem:
+        raise DragomanError(f"{path}: not a training state ({problem})") from None

@@ -78,7 +78,8 @@ class Window:
 
     def figures(self, trainer: Trainer) -> dict[str, float]:
         """Return the means of the window."""
-        assert self.sums is not None and self.norm is not None
+        assert self.sums is not None
+        assert self.norm is not None
         loss, nll, correct = (self.sums / self.steps).tolist()
         train, step = trainer.config.train, trainer.state.step
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
@@ -126,8 +127,10 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
         configuration.save(config, run.folder / "config.yaml")
     progress = Progress(options.max_steps, state.step, config.log.every, ranks.main)
     _introduce(trainer, progress)
-    if state.finished and state.step >= options.max_steps:
-        progress.message(f"nothing to do: the run is at step {state.step} of {options.max_steps}")
+    ended_early = bool(options.patience) and state.stale >= options.patience
+    if state.finished and (ended_early or state.step >= options.max_steps):
+        why = "stopped early" if ended_early else "is complete"
+        progress.message(f"nothing to do: the run {why} at step {state.step}")
         return
     state.finished = False
     if options.dry_run and state.step == 0:

@@ -66,6 +66,14 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Pat
         name, _, slot = key.rpartition("/")
         slots.setdefault(name, {})[slot] = tensor
     parameters = dict(model.named_parameters())
+    usual = {slot for state in slots.values() for slot in state}
+    for name, parameter in parameters.items():
+        state = slots.get(name, {})
+        # Every parameter has the same slots, of its own shape but for scalars such as the step.
+        if state.keys() != usual or any(
+            t.shape not in (parameter.shape, ()) for t in state.values()
+        ):
+            raise DragomanError(f"{path}: not the optimiser of this model: {name} does not fit")
     for name, state in slots.items():
         if name not in parameters:
             raise DragomanError(f"{path}: not the optimiser of this model: unexpected {name}")

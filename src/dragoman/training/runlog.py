@@ -26,7 +26,8 @@ class RunLog:
                     entry = json.loads(line)
                 except ValueError:  # cut off by a kill
                     continue
-                if entry["step"] <= until:
+                step = entry.get("step") if isinstance(entry, dict) else None
+                if isinstance(step, int) and step <= until:
                     kept.append(line + "\n")
         return kept
 

@@ -100,10 +100,12 @@ class Trainer:
         for index in range(self.ranks.rank, len(buckets), self.ranks.world):
             batch = self.order.fetch(buckets[index]).to(self.device)
             forcing = self.draw(batch, number, index)
-            with torch.autocast("cuda", torch.bfloat16, enabled=train.precision == "bf16"):
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=train.precision == "bf16"
+            ):
                 states = self.model(batch, forcing)
                 loss = sequence_loss(self.model, states, batch.targets_N, train.label_smoothing)
-            (loss.smoothed / total).backward()  # type: ignore[no-untyped-call]
+            (loss.smoothed / total).backward()
             sums += torch.stack([loss.smoothed.detach(), loss.nll, loss.correct.float()])
         self.ranks.sum([*(p.grad for p in self.module.parameters() if p.grad is not None), sums])
         norm = clip_gradients(self.module, train.clip_norm)
@@ -136,10 +138,11 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.state.step and self.ranks.main:
             self.save()
+        kept = f"the weights before it are saved as step-{self.state.step}; "
         pairs = ", ".join(str(int(pair)) for pair in buckets[0].pairs[:5])
         raise DragomanError(
             f"step {step}: the gradient norm is {float(norm)} in the batch of training pairs "
-            f"{pairs}, ...; the weights before it are saved as step-{self.state.step}; "
+            f"{pairs}, ...; {kept if self.state.step else ''}"
             "lower train.lr, lengthen train.warmup_steps or set train.clip_norm, "
             "and look at these pairs"
         )
@@ -150,7 +153,7 @@ class Trainer:
         torch.manual_seed(0)
         try:
             loss = sequence_loss(self.model, self.model(batch), batch.targets_N, 0.0)
-            loss.smoothed.backward()  # type: ignore[no-untyped-call]
+            loss.smoothed.backward()
         except (torch.OutOfMemoryError, MemoryError):
             raise DragomanError(
                 f"train.batch_size: the largest batch ({tuple(batch.src_BS.shape)} source, "
@@ -225,6 +228,13 @@ class Trainer:
             before = self.state.scored
             self.state.scored = "average" if self.judge(figures) else before
             self.report({"validation_average": figures._asdict()})
+        self.board.hparams(
+            {
+                name: value if isinstance(value, (str, int, float, bool)) else str(value)
+                for name, value in configuration.fixed_keys(self.config).items()
+            },
+            {f"best_{self.config.train.metric}": abs(self.state.best_score or 0.0)},
+        )
         self.save(weights)
 
     def report(self, entry: dict[str, Any]) -> None:

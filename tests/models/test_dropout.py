@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dragoman.models.dropout import dropout, keep_mask
+
+# Draws per test; a rate of 0.5 is then known to 0.0005 (one standard deviation).
+MANY = 1_000_000
+RATES = (0.1, 0.25, 0.3, 0.5, 0.9)
+
+
+@pytest.mark.parametrize("p", [*RATES, 0.05, 0.2, 0.99])
+def test_keep_probability_is_within_a_ten_thousandth_and_known_exactly(p: float) -> None:
+    # Every 16-bit lane once: what is kept is then counted, not estimated.
+    _, keep = keep_mask(torch.empty(4), p)
+    assert abs(keep - (1 - p)) < 1e-4
+    assert keep * 2**16 == int(keep * 2**16)
+    mask, _ = keep_mask(torch.empty(MANY), p)
+    deviation = math.sqrt(keep * (1 - keep) / MANY)
+    assert abs(mask.double().mean() - keep) < 5 * deviation
+
+
+def test_a_lane_is_kept_for_exactly_that_share_of_its_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.int64)
+    monkeypatch.setattr(torch.Tensor, "random_", lambda self, *bounds: self.copy_(every))
+    for p in RATES:
+        mask, keep = keep_mask(torch.empty(2**16), p)
+        assert int(mask.sum()) == keep * 2**16
+
+
+@pytest.mark.parametrize("p", RATES)
+def test_what_is_kept_is_scaled_exactly(p: float) -> None:
+    x = torch.randn(5, 7, 11, dtype=torch.float64)
+    torch.manual_seed(3)
+    out = dropout(x, p)
+    torch.manual_seed(3)
+    mask, keep = keep_mask(x, p)
+    torch.testing.assert_close(out, x * mask / keep, rtol=1e-15, atol=0)
+    assert 0 < int(mask.sum()) < x.numel()
+
+
+@pytest.mark.parametrize("p", RATES)
+def test_the_mean_is_unbiased(p: float) -> None:
+    out = dropout(torch.ones(MANY, dtype=torch.float64), p)
+    deviation = math.sqrt(p / (1 - p) / MANY)
+    assert abs(float(out.mean()) - 1) < 5 * deviation
+
+
+@pytest.mark.parametrize("p", RATES)
+@pytest.mark.parametrize("apart", [1, 2, 3, 4, 5])
+def test_neighbours_are_independent(p: float, apart: int) -> None:
+    """Pearson's chi-square on pairs of elements, one of them for each place in the 64-bit word."""
+    mask, keep = keep_mask(torch.empty(MANY), p)
+    for lane in range(4):
+        first = mask[lane :: 4][: MANY // 4 - 2].long()
+        second = mask[lane + apart :: 4][: len(first)].long()
+        counts = torch.bincount(2 * first + second, minlength=4).double()
+        odds = torch.tensor([1 - keep, keep], dtype=torch.float64)
+        expected = len(first) * (odds[:, None] * odds[None]).flatten()
+        # 3 degrees of freedom: 27.9 is exceeded by chance once in 260,000 times.
+        assert float(((counts - expected).square() / expected).sum()) < 27.9
+
+
+def test_gradient_passes_where_the_value_did() -> None:
+    x = torch.randn(40, dtype=torch.float64, requires_grad=True)
+    out = dropout(x, 0.5)
+    out.sum().backward()
+    torch.testing.assert_close(x.grad, (out / x).detach(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("p", "training"), [(0.5, False), (0.0, True), (0.0, False)])
+def test_identity_when_not_training_or_at_rate_zero(p: float, training: bool) -> None:
+    x = torch.randn(3, 4)
+    state = torch.get_rng_state()
+    assert dropout(x, p, training) is x
+    assert torch.equal(torch.get_rng_state(), state), "and nothing is drawn"
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 3), (0, 4), (5, 1, 3)])
+def test_any_shape_and_layout(shape: tuple[int, ...]) -> None:
+    mask, _ = keep_mask(torch.empty(shape), 0.5)
+    assert mask.shape == shape
+    assert mask.dtype == torch.bool
+    x = torch.randn(6, 8).t()
+    assert dropout(x, 0.5).shape == x.shape
+
+
+def test_draws_follow_from_the_seed() -> None:
+    masks = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        masks.append(keep_mask(torch.empty(64), 0.5)[0])
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+
+
+def test_half_precision_stays_so() -> None:
+    out = dropout(torch.ones(1000, dtype=torch.bfloat16), 0.5)
+    assert out.dtype == torch.bfloat16
+    assert set(out.tolist()) == {0.0, 2.0}

@@ -1,0 +1,155 @@
+"""Tiny runs for tests: a toy language on disk, configs of small models, and one trained run."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from dragoman import config as configuration
+from dragoman.config import Config
+from dragoman.runs import Run
+from dragoman.training.loop import train
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+
+_DE = "ein kleiner hund schwarzer junge alte frau läuft springt spielt im park am strand".split()
+_EN = "a small dog black boy old woman runs jumps plays in-the park at-the beach".split()
+
+TRANSFORMER: dict[str, Any] = {
+    "model.name": "transformer",
+    "model.d_model": 16,
+    "model.num_heads": 2,
+    "model.encoder_layers": 1,
+    "model.decoder_layers": 1,
+    "model.d_ff": 24,
+    "model.dropout": 0.2,
+}
+RNN: dict[str, Any] = {
+    "model.name": "rnn",
+    "model.d_embed": 12,
+    "model.d_model": 16,
+    "model.dropout": 0.2,
+    "train.teacher_forcing": 0.5,
+}
+
+
+def write_pairs(root: Path, train: int = 120, val: int = 8, seed: int = 0) -> Path:
+    """Write ``train``, ``val`` and ``test`` of a toy language, word by word translatable."""
+    draws = random.Random(seed)
+    root.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", train), ("val", val), ("test", val)):
+        rows = [draws.choices(range(len(_DE)), k=draws.randint(2, 7)) for _ in range(count)]
+        for language, words in (("de", _DE), ("en", _EN)):
+            lines = [" ".join(words[word] for word in row).capitalize() + "." for row in rows]
+            (root / f"{split}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def keys(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the flat keys of a tiny run on the text in ``folder/text``, cache and runs beside."""
+    return {
+        "data.root": str(folder / "text"),
+        "data.cache": str(folder / "cache"),
+        "data.max_length": 40,
+        "data.tokenizer.vocab_size": 80,
+        "train.batch_size": 200,
+        "train.lr": 0.01,
+        "train.warmup_steps": 3,
+        "train.schedule_steps": 20,
+        "train.max_steps": 10,
+        "train.validate_every": 5,
+        "train.checkpoint_every": 5,
+        "train.metric": "loss",
+        "log.every": 1,
+        "log.samples": 1,
+        "log.figures": False,
+        "log.graph": False,
+        "decode.beam_size": 2,
+        "device": "cpu",
+        "threads": 1,
+        "run_name": "run",
+        "checkpoint_dir": str(folder / "checkpoints"),
+        **changes,
+    }
+
+
+def config(folder: Path, model: dict[str, Any] = TRANSFORMER, **changes: Any) -> Config:
+    """Return the config of a tiny run; ``changes`` has ``__`` where keys have a dot."""
+    flat = keys(folder, {**model, **{name.replace("__", "."): v for name, v in changes.items()}})
+    nested: dict[str, Any] = {}
+    corpus = {"source": "files", "src": "de", "tgt": "en"}
+    files = {split: f"{split}.{{lang}}" for split in ("train", "val", "test")}
+    defaults = {"data.name": "files", "data.files": files, "data.corpora": [corpus]}
+    for path, value in {**defaults, **flat}.items():
+        section = nested
+        *outer, last = path.split(".")
+        for name in outer:
+            section = section.setdefault(name, {})
+        section[last] = value
+    if nested["data"]["name"] == "captions":
+        corpus["source"] = "captions"
+    if nested["model"]["name"] == "rnn" or nested["data"].get("tokenizer", {}).get("kind"):
+        nested["model"].setdefault("tie_embeddings", "none")
+    return configuration.from_dict(nested)
+
+
+def run_of(wanted: Config) -> Run:
+    """Return the run folder of a config with a ``run_name``."""
+    return Run(Path(wanted.checkpoint_dir) / str(wanted.run_name))
+
+
+def train_run(wanted: Config) -> Run:
+    """Train a run in this process."""
+    run = run_of(wanted)
+    train(wanted, run)
+    return run
+
+
+def overrides(folder: Path, model: dict[str, Any] = TRANSFORMER, **changes: Any) -> list[str]:
+    """Return the command line of ``train.py`` for the run that ``config`` describes."""
+    flat = keys(folder, {**model, **{name.replace("__", "."): v for name, v in changes.items()}})
+    name = flat.pop("model.name")
+    if name == "rnn":
+        flat.setdefault("model.tie_embeddings", "none")
+    groups = ["data=files", f"model={name}"]
+    texts = {False: "false", True: "true", None: "null"}
+    return [
+        *groups,
+        *(f"{k}={texts[v] if v is None or isinstance(v, bool) else v}" for k, v in flat.items()),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a child process: one thread."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def start(*arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
+    """Start a Python program of the repository, such as ``train.py``."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def call(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a Python program of the repository to its end."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment(),
+        text=True,
+        capture_output=True,
+        check=False,
+        **options,
+    )

@@ -1,0 +1,71 @@
+"""The loss: sums over real target tokens, against ``F.cross_entropy`` and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import tiny
+import torch
+from torch.nn import functional as F
+
+from dragoman.data.batching import Batch
+from dragoman.training import loss as loss_module
+from dragoman.training.loss import sequence_loss, smoothed_nll
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_equals_cross_entropy_forward_and_gradient(smoothing: float) -> None:
+    logits = torch.randn(7, 11, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(11, (7,))
+    ours = smoothed_nll(logits, targets, smoothing)
+    theirs = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+    plain = F.cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(ours.smoothed, theirs)
+    torch.testing.assert_close(ours.nll, plain.detach())
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (ours.smoothed, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_gradcheck() -> None:
+    logits = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([0, 3, 3, 1])
+    assert torch.autograd.gradcheck(lambda x: smoothed_nll(x, targets, 0.2).smoothed, logits)
+
+
+def test_sums_by_hand() -> None:
+    # Two tokens, probabilities 1/4 and 3/4 each time; the targets are hit once.
+    logits = torch.tensor([[0.25, 0.75], [0.25, 0.75]], dtype=torch.float64).log()
+    found = smoothed_nll(logits, torch.tensor([0, 1]), 0.0)
+    assert float(found.nll) == pytest.approx(math.log(4) + math.log(4 / 3))
+    assert int(found.correct) == 1
+    # Perplexity: the inverse of the geometric mean of the probabilities.
+    assert math.exp(float(found.nll) / 2) == pytest.approx(1 / math.sqrt(0.25 * 0.75))
+
+
+def test_uniform_model_has_perplexity_of_the_vocabulary() -> None:
+    found = smoothed_nll(torch.zeros(9, 13), torch.arange(9), 0.1)
+    assert math.exp(float(found.nll) / 9) == pytest.approx(13)
+
+
+def test_bfloat16_logits_are_summed_in_float32() -> None:
+    logits = torch.randn(50, 30)
+    found = smoothed_nll(logits.bfloat16(), torch.zeros(50, dtype=torch.int64), 0.1)
+    assert found.smoothed.dtype == found.nll.dtype == torch.float32
+
+
+def test_chunks_change_nothing(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.build(tiny.transformer())
+    states = model(batch)
+    whole = sequence_loss(model, states, batch.targets_N, 0.1)
+    monkeypatch.setattr(loss_module, "CHUNK", 3)
+    assert len(states) > 3
+    chunked = sequence_loss(model, states, batch.targets_N, 0.1)
+    for a, b in zip(whole, chunked, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_padding_is_never_a_target(batch: Batch) -> None:
+    model = tiny.build(tiny.transformer())
+    real = int(batch.tgt_lengths_B.sum())
+    assert model(batch).shape[0] == batch.num_tokens == real < batch.tgt_in_BT.numel()
