@@ -109,7 +109,7 @@ def plain_loop(config: Config, trainer: Trainer) -> Callable[[list[Bucket]], obj
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip_norm)
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
@@ -150,9 +150,8 @@ def main() -> None:
     ratio = medians["dragoman"] / medians["nn.Transformer loop"]
     for name, values in rates.items():
         print(f"{name:20}  median {medians[name]:,.0f}, {min(values):,.0f} to {max(values):,.0f}")
-    print(
-        f"ratio of medians {ratio:.2f}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    threads = torch.get_num_threads()
+    print(f"ratio of medians {ratio:.2f}, {threads} threads, torch {torch.__version__}")
     if arguments.json:
         figures = {"tokens_per_second": rates, "ratio_of_medians": ratio}
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from dragoman.data.batching import Batch
 
 # One thread: tiny tensors gain nothing from two, and pytest-xdist may run several processes.

@@ -52,10 +52,7 @@ def _zoo() -> dict[str, Any]:
     zoo["transformer-depths"] = transformer(encoder_layers=1, decoder_layers=3, norm="post")
     # Every score with every wiring, cell and readout.
     for number, (score, wiring, cell) in enumerate(
-        (s, w, c)
-        for s in (*SCORES, "none")
-        for w in ("luong", "bahdanau")
-        for c in ("lstm", "gru")
+        (s, w, c) for s in (*SCORES, "none") for w in ("luong", "bahdanau") for c in ("lstm", "gru")
     ):
         readout = ("tanh", "concat")[(number + number // 2) % 2]
         config = rnn(attention=score, wiring=wiring, cell=cell, readout=readout)
@@ -81,7 +78,7 @@ ZOO = _zoo()
 FEW = {
     "transformer": transformer(),
     "transformer-additive-t5-post": transformer(attention="additive", positions="t5", norm="post"),
-    "transformer-rotary": transformer(positions="rotary"),
+    "transformer-rotary": transformer(positions="rotary", tie_embeddings="none"),
     "lstm": rnn(),
     "gru-bahdanau": rnn(cell="gru", wiring="bahdanau", attention="general", readout="concat"),
     "lstm-no-attention": rnn(attention="none", encoder_layers=2, decoder_layers=2),
@@ -111,9 +108,7 @@ def sentences(lengths: Sequence[int], seed: int = 0, vocab: int = VOCAB) -> list
     return [[*draws.integers(len(SPECIALS), vocab, n).tolist(), EOS] for n in lengths]
 
 
-def batch(
-    src: Sequence[int], tgt: Sequence[int], seed: int = 0, vocab: int = VOCAB
-) -> Batch:
+def batch(src: Sequence[int], tgt: Sequence[int], seed: int = 0, vocab: int = VOCAB) -> Batch:
     """Return random sentence pairs of these many words; EOS comes on top."""
     return pairs(sentences(src, seed, vocab), sentences(tgt, seed + 1, vocab))
 
@@ -137,7 +132,7 @@ def decode(**changes: Any) -> DecodeConfig:
 
 
 @lru_cache
-def fluent(name: str, vocab: int = VOCAB, steps: int = 60) -> nn.Module:
+def fluent(name: str, vocab: int = VOCAB, steps: int = 80) -> nn.Module:
     """Return one of ``FEW`` in float64, half-trained to copy: outputs follow from the source.
 
     Random weights say much the same of every source; these do not, and are still unsure.

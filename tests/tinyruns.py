@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman import config as configuration
+from dragoman.cli import run_training
 from dragoman.config import Config
 from dragoman.runs import Run
 from dragoman.training.loop import train
@@ -17,8 +19,23 @@ from dragoman.training.loop import train
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 
-_DE = "ein kleiner hund schwarzer junge alte frau läuft springt spielt im park am strand".split()
-_EN = "a small dog black boy old woman runs jumps plays in-the park at-the beach".split()
+# Word for word.
+_LEXICON = {
+    "ein": "a",
+    "kleiner": "small",
+    "hund": "dog",
+    "schwarzer": "black",
+    "junge": "boy",
+    "alte": "old",
+    "frau": "woman",
+    "läuft": "runs",
+    "springt": "jumps",
+    "spielt": "plays",
+    "im": "in-the",
+    "park": "park",
+    "am": "at-the",
+    "strand": "beach",
+}
 
 TRANSFORMER: dict[str, Any] = {
     "model.name": "transformer",
@@ -43,9 +60,10 @@ def write_pairs(root: Path, train: int = 120, val: int = 8, seed: int = 0) -> Pa
     draws = random.Random(seed)
     root.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", train), ("val", val), ("test", val)):
-        rows = [draws.choices(range(len(_DE)), k=draws.randint(2, 7)) for _ in range(count)]
-        for language, words in (("de", _DE), ("en", _EN)):
-            lines = [" ".join(words[word] for word in row).capitalize() + "." for row in rows]
+        rows = [draws.choices(list(_LEXICON), k=draws.randint(2, 7)) for _ in range(count)]
+        sides = {"de": rows, "en": [[_LEXICON[word] for word in row] for row in rows]}
+        for language, sentences in sides.items():
+            lines = [" ".join(words).capitalize() + "." for words in sentences]
             (root / f"{split}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
 
@@ -153,3 +171,49 @@ def call(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProc
         check=False,
         **options,
     )
+
+
+FRESH = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(
+    [
+        "dragoman.training.loop",
+        "sacrebleu",
+        "sentencepiece",
+        "torch.utils.tensorboard",
+        "torchtext.data",
+        "tinyruns",
+    ]
+)
+
+
+def _train_and_exit(wanted: Config) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    sys.exit(run_training(wanted, None))
+
+
+def start_training(wanted: Config) -> Any:
+    """Train in a fresh process that has only imported the program: quicker than a new one."""
+    process = FRESH.Process(target=_train_and_exit, args=(wanted,), daemon=True)
+    process.start()
+    return process
+
+
+_TRAINED: list[Path] = []
+WORDS = {"data__tokenizer__kind": "spacy", "decode__replace_unknown": True}
+
+
+def trained(factory: Any) -> Path:
+    """Return a folder with ``text`` and trained runs, made once per test session.
+
+    ``checkpoints/one`` and ``two`` are Transformers on subwords that differ in their seed, and
+    ``words`` is a recurrent model on words. ``factory`` is pytest's ``tmp_path_factory``.
+    """
+    if not _TRAINED:
+        home: Path = factory.mktemp("trained")
+        write_pairs(home / "text")
+        common = {"train__max_steps": 16, "train__validate_every": 8, "train__checkpoint_every": 8}
+        for name, seed in (("one", 1), ("two", 2)):
+            train_run(config(home, run_name=name, seed=seed, **common))
+        train_run(config(home, RNN, run_name="words", **WORDS, **common))
+        _TRAINED.append(home)
+    return _TRAINED[0]

@@ -139,6 +139,9 @@ def _parse(word: str) -> Override:
         parsed = OverridesParser.create().parse_override(word)
     except HydraException:
         parsed = None
+    key, equals, value = word.partition("=")
+    if parsed is None and key and equals:
+        raise DragomanError(f"{key}: '{value}' cannot be read; quote it: '{key}=\"{value}\"'")
     if parsed is None or not parsed.key_or_group:
         raise DragomanError(f"'{word}': not an override, expected key=value")
     return parsed

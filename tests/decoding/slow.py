@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import tiny
 import torch
 from torch import Tensor, nn
 
+import tiny
 from dragoman.config import DecodeConfig
 from dragoman.data.tokenizers import BOS, EOS, PAD, UNK
 from dragoman.decoding.search import Hypothesis

@@ -51,9 +51,7 @@ def score_loop(name: str, score: nn.Module, query: np.ndarray, keys: np.ndarray)
             )
         elif name == "general":
             matrix = weights["weight_HAA"][h]
-            out[b, h, t, s] = sum(
-                q[i] * matrix[i, j] * k[j] for i in range(A) for j in range(A)
-            )
+            out[b, h, t, s] = sum(q[i] * matrix[i, j] * k[j] for i in range(A) for j in range(A))
         else:
             dot = sum(x * y for x, y in zip(q, k, strict=True))
             out[b, h, t, s] = dot / math.sqrt(A) if name == "scaled_dot" else dot
@@ -87,9 +85,7 @@ def test_attend_is_its_loop(name: str) -> None:
     mask = torch.rand(B, 1, T, S) < 0.6
     mask[..., 0] = True
     prepared = score.prepare(keys)
-    context, weights = attend(
-        score, query, prepared, values, mask, bias=bias, need_weights=True
-    )
+    context, weights = attend(score, query, prepared, values, mask, bias=bias, need_weights=True)
     scores = score_loop(name, score, query.detach().numpy(), keys.detach().numpy())
     expected = softmax_loop(scores + bias.detach().numpy(), mask.expand(B, H, T, S).numpy())
     np.testing.assert_allclose(weights.detach().numpy(), expected, rtol=0, atol=1e-12)

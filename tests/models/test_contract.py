@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import tiny
 from dragoman.data.batching import Batch
 from dragoman.data.tokenizers import PAD
 from dragoman.models.attention import Attention, MultiHeadAttention

@@ -57,7 +57,7 @@ def test_neighbours_are_independent(p: float, apart: int) -> None:
     """Pearson's chi-square on pairs of elements, one of them for each place in the 64-bit word."""
     mask, keep = keep_mask(torch.empty(MANY), p)
     for lane in range(4):
-        first = mask[lane :: 4][: MANY // 4 - 2].long()
+        first = mask[lane::4][: MANY // 4 - 2].long()
         second = mask[lane + apart :: 4][: len(first)].long()
         counts = torch.bincount(2 * first + second, minlength=4).double()
         odds = torch.tensor([1 - keep, keep], dtype=torch.float64)

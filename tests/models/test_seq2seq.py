@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-import tiny
 import torch
 from torch import Tensor
 
+import tiny
 from dragoman.config import MODELS as CONFIGS
 from dragoman.models.embeddings import build_embeddings
 from dragoman.models.seq2seq import MODELS, build_model, count_parameters, reorder

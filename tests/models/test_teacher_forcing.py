@@ -4,11 +4,11 @@ import dataclasses
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import tiny
 from dragoman.data.batching import Batch
 
 EXACT = {"rtol": 0, "atol": 1e-10}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import tiny
 from dragoman.models.attention import MultiHeadAttention, causal_mask
 from dragoman.models.positions import POSITIONS
 from dragoman.models.transformer import FeedForward, Layer, Stack

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-import tiny
 import torch
 from torch.nn import functional as F
 
+import tiny
 from dragoman.data.batching import Batch
 from dragoman.training import loss as loss_module
 from dragoman.training.loss import sequence_loss, smoothed_nll

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import nn
 
+import tiny
 from dragoman.config import TrainConfig
 from dragoman.errors import DragomanError
 from dragoman.models.weights import weights_of, write_tensors

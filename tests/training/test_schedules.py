@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -118,7 +119,9 @@ def test_constant_teacher_forcing_has_no_end() -> None:
     assert {teacher_forcing_ratio(config, step) for step in (1, 50, 5000)} == {0.9}
 
 
-@pytest.mark.parametrize(("step", "ratio"), [(1, 0.9), (26, 0.7), (51, 0.5), (101, 0.1), (999, 0.1)])
+@pytest.mark.parametrize(
+    ("step", "ratio"), [(1, 0.9), (26, 0.7), (51, 0.5), (101, 0.1), (999, 0.1)]
+)
 def test_linear_teacher_forcing(step: int, ratio: float) -> None:
     assert teacher_forcing_ratio(forcing("linear"), step) == pytest.approx(ratio)
 
@@ -128,7 +131,7 @@ def test_inverse_sigmoid_teacher_forcing() -> None:
     ratios = [teacher_forcing_ratio(config, step) for step in range(1, 120)]
     assert ratios[0] == pytest.approx(0.9)
     assert ratios[100:] == pytest.approx([0.1] * 19)
-    assert all(a > b for a, b in zip(ratios[:100], ratios[1:101], strict=True))
+    assert all(a > b for a, b in itertools.pairwise(ratios[:101]))
 
     def curve(i: float) -> float:  # Bengio et al. 2015: k / (k + exp(i / k)), k = 10
         return 10 / (10 + math.exp(i / 10))

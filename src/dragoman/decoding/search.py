@@ -116,12 +116,12 @@ class _Search:
         if config.no_repeat_ngram:
             block_repeats(log_probs, self.history, config.no_repeat_ngram)
         early = longest.clamp(max=config.min_length) > length
+        ending = log_probs[:, EOS].clone()
         log_probs[early, EOS] = -math.inf
         late = length >= longest
-        ending = log_probs[:, EOS].clone()
         log_probs[late] = -math.inf
         log_probs[late, EOS] = ending[late]
-        # N-gram blocking can forbid everything: then the sentence ends.
+        # N-gram blocking can forbid everything: then the sentence ends, even before min_length.
         stuck = (log_probs == -math.inf).all(-1)
         log_probs[stuck, EOS] = ending[stuck]
         return log_probs

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dragoman.config import DecodeConfig
 from dragoman.data.captions import captions
-from dragoman.data.tokenizers import EOS
+from dragoman.data.tokenizers import EOS, Tokenizer
 from dragoman.decoding.forced import attention_weights, word_attention
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError, nearest, one_of
@@ -80,7 +80,8 @@ def draw_attention(
         raise DragomanError("--sentence: is empty")
     if target is None:
         target = translator.translate([sentence], decode)[0][0].text
-    src = [*translator.encode_line(sentence), EOS]
+    longest = translator.config.data.max_length - 1  # as far as the translation has read it
+    src = [*translator.encode_line(sentence)[:longest], EOS]
     tgt = [*translator.tgt_tokenizer.encode(target), EOS]
     batch = translator.batch([src], [tgt])
     title, matrix = choose(attention_weights(translator.models[0], batch), name, head)
@@ -117,6 +118,15 @@ def words_of_tokens(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
     return found
 
 
+def spelling(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> list[str]:
+    """Return the tokens of a sentence that ends in EOS; unknown words as the text spells them."""
+    tokens = tokenizer.tokens(ids)
+    if not tokenizer.is_subword:  # one token a unit, behind the tag if there is one
+        units = tokenizer.units(text)
+        tokens[len(tokens) - 1 - len(units) : -1] = units
+    return tokens
+
+
 def caption_alignment(translator: Translator, split: str) -> AlignmentErrorRate:
     """Return the alignment error rate on the embedded corpus, references forced.
 
@@ -149,8 +159,10 @@ def caption_alignment(translator: Translator, split: str) -> AlignmentErrorRate:
         matrices = attention.float().cpu().numpy()
         for row, (entry, side) in enumerate(zip(part, sides, strict=True)):
             matrix = matrices[row][: len(tgt[row]), : len(src[row])]
-            src_words = words_of_tokens(translator.src_tokenizer.tokens(src[row]), side[2])
-            tgt_words = words_of_tokens(translator.tgt_tokenizer.tokens(tgt[row]), side[3])
+            src_tokens = spelling(translator.src_tokenizer, src[row], side[0])
+            tgt_tokens = spelling(translator.tgt_tokenizer, tgt[row], side[1])
+            src_words = words_of_tokens(src_tokens, side[2])
+            tgt_words = words_of_tokens(tgt_tokens, side[3])
             links = hard_alignment(merge_to_words(np.asarray(matrix), src_words, tgt_words))
             gold = {(d, e) if forwards else (e, d) for d, e in entry.alignment}
             total += alignment_error_rate(links, gold)

@@ -12,6 +12,7 @@ There are no random states: every draw of a run is a function of (seed, purpose,
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -62,6 +63,7 @@ class TrainState:
     data: dict[str, str] = field(default_factory=dict)  # fingerprint of every corpus
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in ("dragoman", *PACKAGES):
@@ -72,6 +74,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def _commit() -> str | None:
     """Return the commit the code is at, where it runs from a git checkout."""
     source = Path(__file__).resolve().parents[3]

@@ -59,13 +59,17 @@ class Ranks:
             dist.barrier()
 
 
-def launch() -> Ranks:
-    """Join the other processes, if ``torchrun`` started this one (gloo on CPU, nccl on GPUs)."""
+def launch(device: str) -> Ranks:
+    """Join the other processes, if ``torchrun`` started this one (gloo on CPU, nccl on GPUs).
+
+    ``device`` is the config key: a run on the CPU of a machine with GPUs needs gloo too.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Ranks()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        on_gpus = torch.cuda.is_available() and device != "cpu"
+        dist.init_process_group("nccl" if on_gpus else "gloo")
     return Ranks(dist.get_rank(), world)
 
 

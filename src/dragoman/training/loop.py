@@ -18,6 +18,7 @@ from torch import Tensor
 from dragoman import config as configuration
 from dragoman.config import Config
 from dragoman.data.batching import Bucket
+from dragoman.data.words import SpacyTokenizer
 from dragoman.models.seq2seq import count_parameters
 from dragoman.reporting.board import profiler
 from dragoman.reporting.progress import Progress
@@ -107,7 +108,7 @@ def train(config: Config, run: Run) -> None:
         DragomanError: for everything the user can put right.
         Stopped: after SIGTERM or Ctrl-C, when the run is saved.
     """
-    ranks = distributed.launch()
+    ranks = distributed.launch(config.device)
     try:
         if not ranks.main:
             _train(config, run, ranks)
@@ -131,6 +132,7 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
     if state.finished and (ended_early or state.step >= options.max_steps):
         why = "stopped early" if ended_early else "is complete"
         progress.message(f"nothing to do: the run {why} at step {state.step}")
+        trainer.board.close()
         return
     state.finished = False
     if options.dry_run and state.step == 0:
@@ -151,7 +153,7 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
                 figures = window.figures(trainer)
                 trainer.report({"train": figures, "epoch": state.epoch, "seconds": state.seconds})
                 progress.update(state.step, **{k: figures[k] for k in SHOWN})
-                window = Window()
+                window = Window(began)
             else:
                 progress.update(state.step)
 
@@ -166,13 +168,14 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
                 if options.patience and state.stale >= options.patience:
                     progress.message(f"no gain in {state.stale} validations: stopping early")
                     break
-                window, began = Window(), time.monotonic()  # validation is not training time
 
             due = state.step % options.checkpoint_every == 0 or state.best_step == state.step
             if ranks.main and (due or stopping) and not last:
                 trainer.save()
             if stopping and not last:
                 raise Stopped(received[0] if received else signal.SIGTERM, state.step)
+            # Logging, validating and saving are not training time.
+            window.began, began = window.began + time.monotonic() - began, time.monotonic()
         trainer.finish()
         progress.message(
             f"done: {state.target_tokens:,} target tokens in {state.seconds / 60:.1f} minutes; "
@@ -197,6 +200,14 @@ def _introduce(trainer: Trainer, progress: Progress) -> None:
         f"pairs ({counts['empty']:,} empty, {counts['too_long']:,} too long left out); "
         f"vocabularies {sizes}; {config.model.name} with {parameters:,} parameters"
     )
+    target = trainer.tokenizers[1]
+    if isinstance(target, SpacyTokenizer):
+        # Word tokenizers in plain form lose some spaces: BLEU cannot be better than this allows.
+        kept = target.restored_fraction(trainer.validator.references)
+        progress.message(
+            f"spaCy words, {config.data.tokenizer.form} form: {100 * kept:.1f} % of the validation "
+            "references come back unchanged from their tokens"
+        )
     if trainer.state.step == 0:
         text = (
             (run.folder / "config.yaml").read_text(encoding="utf-8") if trainer.ranks.main else ""

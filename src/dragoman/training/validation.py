@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
@@ -99,6 +100,7 @@ class Validator:
             nbest=1,
             batch_size=BATCH,
         )
+        self.warned = False
         self.rows = [
             (self.translator.encode_line(src), tokenizers[1].encode(tgt))
             for src, tgt in zip(self.src_lines, self.references, strict=True)
@@ -114,6 +116,15 @@ class Validator:
                 [[*tgt[: limit - 1], EOS] for _, tgt in rows],
             )
 
+    def _translate(self, lines: list[str]) -> list[str]:
+        """Return the best translations; lines that are too long are warned of once in a run."""
+        with warnings.catch_warnings():
+            if self.warned:
+                warnings.simplefilter("ignore")
+            self.warned = True
+            found = self.translator.translate(lines, self.decode)
+        return [translations[0].text for translations in found]
+
     @torch.no_grad()
     def score(self) -> Figures:
         """Return loss, perplexity and accuracy under the references, and the BLEU of a search."""
@@ -123,8 +134,7 @@ class Validator:
             loss = sequence_loss(model, model(batch), batch.targets_N, 0.0)
             totals += torch.tensor([float(loss.nll), float(loss.correct), batch.num_tokens])
         nll, correct, tokens = totals.tolist()
-        found = self.translator.translate(self.src_lines, self.decode)
-        texts = [translations[0].text for translations in found]
+        texts = self._translate(self.src_lines)
         bleu = METRICS["bleu"](texts, self.references, self.config.data.tgt).score
         mean = nll / tokens
         return Figures(mean, math.exp(min(mean, 80.0)), correct / tokens, bleu)
@@ -135,8 +145,7 @@ class Validator:
         if not self.config.log.tensorboard or count == 0:
             return
         lines, references = self.src_lines[:count], self.references[:count]
-        found = self.translator.translate(lines, self.decode)
-        texts = [translations[0].text for translations in found]
+        texts = self._translate(lines)
         table = ["| source | translation | reference |", "|---|---|---|"]
         table += [
             f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"

@@ -1,0 +1,160 @@
+"""Lines to lines, over a tokenizer of whole words and half-trained models."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+from dragoman.config import Config, CorpusConfig, DataConfig
+from dragoman.data.tokenizers import EOS, SPECIALS, UNK, Cutter, Tokenizer
+from dragoman.decoding.search import search
+from dragoman.decoding.translator import Translator, choose_device, stream
+from dragoman.errors import DragomanError
+
+
+class Spaces(Cutter):
+    lowercase = False
+    identity = "spaces"
+
+    def __call__(self, text: str) -> list[str]:
+        return text.split()
+
+
+class Words(Tokenizer):
+    """Words w4 to w11, and whatever else as <unk>."""
+
+    cutter = Spaces()
+    is_subword = False
+
+    def __len__(self) -> int:
+        return tiny.VOCAB
+
+    def pieces(self, unit: str) -> list[int]:
+        known = {f"w{n}": n for n in range(len(SPECIALS), tiny.VOCAB)}
+        return [known.get(unit, UNK)]
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        return [SPECIALS[n] if n < len(SPECIALS) else f"w{n}" for n in ids]
+
+    def detokenize(self, tokens: Sequence[str]) -> str:
+        return " ".join(tokens)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.detokenize(self.tokens(ids))
+
+    def tag_id(self, tag: str) -> int:
+        return {"<2en>": 11}[tag]
+
+    def files(self, side: str) -> dict[str, bytes]:
+        return {}
+
+
+def translator(name: str = "lstm", **data: Any) -> Translator:
+    config = Config(data=DataConfig(corpora=[CorpusConfig()], **data))
+    return Translator([tiny.fluent(name)], Words(), Words(), config, torch.device("cpu"))
+
+
+LINES = [" ".join(f"w{n}" for n in row[:-1]) for row in tiny.sentences([3, 6, 1, 4, 2, 5, 3, 3, 2])]
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_one_translation_per_line_in_order(size: int) -> None:
+    lines = [*LINES[:4], "", *LINES[4:], "   "]
+    found = translator().translate(lines, tiny.decode(batch_size=size))
+    assert len(found) == len(lines)
+    for line, row in zip(lines, found, strict=True):
+        if not line.strip():
+            assert row == [("", 0.0, 0.0)]
+            continue
+        src = torch.tensor([[*Words().encode(line), EOS]])
+        ((best,),) = search([tiny.fluent("lstm")], src, torch.tensor([src.shape[1]]), tiny.decode())
+        assert row[0].text == Words().decode(best.tokens)
+        assert row[0].score == pytest.approx(best.score, abs=1e-10)
+        assert row[0].log_prob == pytest.approx(best.log_prob, abs=1e-10)
+
+
+def test_nbest_gives_several_translations_best_first() -> None:
+    for row in translator().translate(LINES, tiny.decode(beam_size=4, nbest=3)):
+        assert len({translation.text for translation in row}) == 3
+        assert row[0].score >= row[1].score >= row[2].score
+
+
+def test_an_over_long_line_is_cut_with_one_warning_naming_it() -> None:
+    lines = ["w4 w5", " ".join(["w6"] * 9), "w7"]
+    with pytest.warns(UserWarning, match="line 12: 9 tokens, cut to the 5") as caught:
+        found = translator(max_length=6).translate(lines, tiny.decode(), first_line=11)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert translator(max_length=6).translate([" ".join(["w6"] * 5)], tiny.decode()) == [
+            found[1]
+        ]
+
+
+def test_samples_follow_from_the_line_number_not_the_batch() -> None:
+    config = tiny.decode(method="sample", batch_size=100)
+    whole = translator().translate(LINES, config)
+    parts = [
+        translator().translate([line], config, first_line=number)[0]
+        for number, line in enumerate(LINES, 1)
+    ]
+    assert [row[0].text for row in whole] == [row[0].text for row in parts]
+    flowing = list(stream(translator(), iter(LINES), config, chunk=2))
+    assert [row[0].text for row in flowing] == [row[0].text for row in whole]
+
+
+def test_progress_counts_every_line_that_is_searched() -> None:
+    counts: list[int] = []
+    translator().translate([*LINES, ""], tiny.decode(batch_size=4), progress=counts.append)
+    assert counts == [4, 4, 1]
+
+
+def test_the_tag_of_the_run_goes_before_the_source() -> None:
+    tagged = translator()
+    tagged.config = dataclasses.replace(
+        tagged.config, data=DataConfig(corpora=[CorpusConfig(tag="<2en>")])
+    )
+    assert tagged.encode_line("w5 w6") == [11, 5, 6]
+    assert translator().encode_line("w5 w6") == [5, 6]
+
+
+def test_unknown_words_are_copied_from_where_attention_looks() -> None:
+    model = copy.deepcopy(tiny.fluent("lstm"))
+    with torch.no_grad():
+        model.output.bias[UNK] += 8
+    own = dataclasses.replace(translator(), models=[model])
+    lines = ["alpha w5 beta", "w6 gamma"]
+    plain = own.translate(lines, tiny.decode(replace_unknown=False))
+    replaced = own.translate(lines, tiny.decode(replace_unknown=True))
+    src = [[*Words().encode(line), EOS] for line in lines]
+    seen = 0
+    for row, (line, before, after) in enumerate(zip(lines, plain, replaced, strict=True)):
+        words = before[0].text.split()
+        tokens = [UNK if w == "<unk>" else int(w[1:]) for w in words]
+        batch = tiny.pairs([src[row]], [[*tokens, EOS]])
+        weights: dict[str, torch.Tensor] = {}
+        model(batch, weights=weights)
+        looks = weights["decoder.attention"][0, 0].argmax(-1).tolist()
+        units = line.split()
+        for t, word in enumerate(words):
+            if word == "<unk>" and looks[t] < len(units):
+                words[t] = units[looks[t]]
+                seen += 1
+        assert after[0].text == " ".join(words)
+        assert after[0].score == before[0].score
+    assert seen > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    for wanted in ("cuda", "cuda:0", "cuda:7"):
+        with pytest.raises(DragomanError, match=f"'{wanted}'.*no CUDA device.*use cpu"):
+            choose_device(wanted)

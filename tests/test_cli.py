@@ -1,0 +1,278 @@
+"""The ``dragoman`` command and ``train.py`` as a user types them, on runs trained once."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tinyruns
+from dragoman import __version__
+from dragoman.cli import main
+from dragoman.data.textfiles import read_lines
+from dragoman.decoding.forced import attention_weights
+from dragoman.decoding.translator import load_translator
+from dragoman.evaluation.scores import read_hypotheses
+from dragoman.runs import Run
+from dragoman.training.distributed import Ranks
+from dragoman.training.trainer import Trainer
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tinyruns.trained(tmp_path_factory)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def typed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def sources(home: Path) -> list[str]:
+    return list(read_lines(home / "text" / "test.de"))
+
+
+def translated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, *words: str
+) -> list[str]:
+    typed(text, monkeypatch)
+    capsys.readouterr()
+    assert main(["translate", *words]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("\n")
+    return out[:-1].split("\n")
+
+
+def test_evaluate_writes_scores_and_hypotheses(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "one", "--split", "test", "--output", str(tmp_path), "--samples", "2"]
+    assert main([*words, "decode.beam_size=3", "decode.length_penalty=0.7"]) == 0
+    found = json.loads((tmp_path / "scores.test.json").read_text(encoding="utf-8"))
+    for metric in ("bleu", "bleu_lc", "bleu_lc_tok", "chrf", "ter"):
+        low, high = found[metric]["interval"]
+        assert low <= found[metric]["score"] <= high
+        assert "version:" in found[metric]["signature"]
+    assert "tok:none" in found["bleu_lc_tok"]["signature"]
+    assert "case:lc" in found["bleu_lc"]["signature"]
+    assert found["decoding"]["beam_size"] == 3
+    assert found["decoding"]["length_penalty"] == 0.7
+    assert found["counts"]["sentences"] == len(sources(home))
+    assert found["counts"]["runs"] == ["one"]
+    assert found["counts"]["checkpoint"] == [Run(home / "checkpoints" / "one").checkpoint().name]
+    hypotheses = read_hypotheses(tmp_path / "hypotheses.test.txt")
+    assert len(hypotheses) == len(sources(home))
+    said = capsys.readouterr().out
+    assert found["bleu"]["signature"] in said
+    assert said.count("  translation  ") == 2
+    assert f"  translation  {hypotheses[1]}" in said
+
+
+def test_evaluate_writes_into_the_run_folder_and_takes_the_validation_split(home: Path) -> None:
+    assert main(["evaluate", str(home / "checkpoints" / "one")]) == 0
+    assert (home / "checkpoints" / "one" / "scores.val.json").is_file()
+
+
+def test_compare(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "two", "--split", "test"]) == 0
+    capsys.readouterr()
+    words = ["evaluate", "one", "--split", "test", "--output", str(tmp_path), "--compare", "two"]
+    assert main(words) == 0
+    table = capsys.readouterr().out.partition("paired against two")[2]
+    assert "paired bootstrap" in table
+    assert "approximate randomization" in table
+    assert all(metric in table for metric in ("bleu", "chrf", "ter"))
+
+
+def test_an_ensemble_of_a_run_with_itself_is_the_run(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\n".join(sources(home)) + "\n"
+    alone = translated(capsys, monkeypatch, text, "one")
+    assert translated(capsys, monkeypatch, text, "one", "one") == alone
+
+
+def test_an_ensemble_is_evaluated_into_a_folder_of_its_own(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "both"
+    assert main(["evaluate", "one", "two", "--output", str(folder)]) == 0
+    counts = json.loads((folder / "scores.val.json").read_text())["counts"]
+    assert counts["runs"] == ["one", "two"]
+
+
+@pytest.mark.parametrize("run", ["one", "words"])
+def test_translate_keeps_order_and_gives_a_line_for_a_line(
+    run: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["Hund.", "", *sources(home), "   ", "Ein kleiner hund läuft im park."]
+    text = "\n".join(lines) + "\n"
+    found = translated(capsys, monkeypatch, text, run)
+    assert len(found) == len(lines)
+    assert found[1] == found[-2] == ""
+    # Batch mates and order change nothing.
+    turned = translated(capsys, monkeypatch, "\n".join(lines[::-1]), run, "decode.batch_size=3")
+    assert turned[::-1] == found
+
+
+def test_translate_from_file_to_file(home: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "in.gz"
+    packed.write_bytes(gzip.compress("Hund.\nFrau läuft.".encode()))
+    out = tmp_path / "out.txt"
+    words = ["translate", "one", "--input", str(packed), "--output", str(out)]
+    assert main([*words, "decode.method=greedy"]) == 0
+    assert out.read_text(encoding="utf-8").count("\n") == 2
+
+
+def test_n_best(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("decode.beam_size=4", "decode.nbest=3")
+    found = translated(capsys, monkeypatch, "Hund.\nFrau läuft.\n", "one", *options)
+    rows = [line.split("\t") for line in found]
+    assert [row[0] for row in rows] == ["1"] * 3 + ["2"] * 3
+    for number in ("1", "2"):
+        scores = [float(row[1]) for row in rows if row[0] == number]
+        assert scores == sorted(scores, reverse=True)
+    best = translated(capsys, monkeypatch, "Hund.\nFrau läuft.\n", "one", "decode.beam_size=4")
+    assert best == [rows[0][2], rows[3][2]]
+
+
+def test_sampling_follows_its_seed(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\n".join(sources(home)) + "\n"
+
+    def drawn(*options: str) -> list[str]:
+        return translated(capsys, monkeypatch, text, "one", "decode.method=sample", *options)
+
+    assert drawn() == drawn("decode.seed=1")
+    assert drawn() != drawn("decode.seed=2")
+    assert drawn("decode.top_k=1") == translated(
+        capsys, monkeypatch, text, "one", "decode.method=greedy"
+    )
+
+
+def test_other_checkpoints_and_weights(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in (["--checkpoint", "last"], ["--checkpoint", "step-8"], ["--weights", "raw"]):
+        words = ["evaluate", "one", *more, "--output", str(tmp_path)]
+        assert main(words) == 0
+        counts = json.loads((tmp_path / "scores.val.json").read_text())["counts"]
+        if more[0] == "--checkpoint":
+            assert counts["checkpoint"] == ["step-16" if more[1] == "last" else "step-8"]
+        else:
+            assert counts["weights"] == "raw"
+
+
+def attentions(home: Path, run: str) -> list[tuple[str, int]]:
+    translator = load_translator([Run(home / "checkpoints" / run)])
+    batch = translator.batch([[4, 3]], [[5, 3]])
+    weights = attention_weights(translator.models[0], batch)
+    return [(name, head) for name, w in weights.items() for head in range(w.shape[1])]
+
+
+@pytest.mark.parametrize("run", ["one", "words"])
+def test_a_picture_of_every_layer_and_head(run: str, home: Path, tmp_path: Path) -> None:
+    wanted = attentions(home, run)
+    assert {name for name, _ in wanted} == (
+        {"decoder.attention"}
+        if run == "words"
+        else {"encoder.0.self", "decoder.0.self", "decoder.0.cross"}
+    )
+    words = ["attention", run, "--sentence", "Ein Hund läuft."]
+    for name, head in wanted:
+        path = tmp_path / f"{name}.{head}.png"
+        more = ["--layer", name, "--head", str(head), "--output", str(path)]
+        assert main([*words, *more]) == 0
+        assert path.read_bytes().startswith(PNG)
+    for name in {name for name, _ in wanted}:
+        assert main([*words, "--layer", name, "--output", str(tmp_path / "all.png")]) == 0
+
+
+def test_a_picture_lands_in_the_run_folder(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attention", "one", "--target", "A dog runs."]) == 0
+    said = capsys.readouterr().out
+    assert "translation  A dog runs." in said
+    assert f"source       {next(read_lines(home / 'text' / 'val.de'))}" in said
+    path = home / "checkpoints" / "one" / "attention.png"
+    assert path.read_bytes().startswith(PNG)
+
+
+def test_an_over_long_sentence_is_drawn_as_far_as_the_model_reads(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["attention", "one", "--sentence", "hund " * 60, "--output", str(tmp_path / "a.png")]
+    assert main(words) == 0
+    assert capsys.readouterr().err.count("cut to the 39") == 1
+
+
+def test_alignment_error_rate_on_the_embedded_corpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tinyruns.config(
+        tmp_path, data__name="captions", data__tokenizer__vocab_size=150, log__tensorboard=False
+    )
+    run = tinyruns.run_of(config)
+    run.create()
+    Trainer(config, run, Ranks()).save()  # untrained: what is asked is that it can be measured
+    (run.folder / "config.yaml").write_bytes((run.checkpoint() / "config.yaml").read_bytes())
+    assert main(["attention", str(run.folder), "decode.method=greedy"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("alignment error rate on val: ")
+    rate = float(said.split()[5])
+    assert 50 < rate <= 100
+    assert (run.folder / "attention.png").is_file()
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--version"], ["--help"], ["evaluate", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert __version__ in said
+    assert "--compare" in said
+
+
+def everything(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_train_sweeps_resumes_and_writes_nothing_elsewhere(tmp_path: Path) -> None:
+    tinyruns.write_pairs(tmp_path / "text")
+    options: dict[str, Any] = {
+        "run_name": None,
+        "checkpoint_dir": "checkpoints",
+        "data__root": "text",
+        "data__cache": "cache",
+        "train__max_steps": 2,
+    }
+    words = tinyruns.overrides(tmp_path, **options)
+    program = str(tinyruns.ROOT / "train.py")
+    done = tinyruns.call(program, "-m", "seed=1,2", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "checkpoints", "text"]
+    runs = sorted(
+        path for path in (tmp_path / "checkpoints").iterdir() if not path.name.startswith(".")
+    )
+    # No experiment: the name begins with the architecture's.
+    assert [path.name[:20] for path in runs] == ["transformer-de-en-s1", "transformer-de-en-s2"]
+    for seed, run in enumerate(runs, start=1):
+        assert len(run.name) == len("transformer-de-en-s1-01234567")
+        assert Run(run).checkpoint("last").name == "step-2"
+        assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == seed
+    before = everything(tmp_path)
+    again = tinyruns.call(program, "seed=2", *words, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stderr
+    assert runs[1].name in again.stderr
+    assert {name for name in everything(tmp_path) - before if "tfevents" not in name} == set()

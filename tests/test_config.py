@@ -1,0 +1,283 @@
+"""The schema: what every key means, what is refused, and what a run's name follows from."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinyruns
+from dragoman import config as configuration
+from dragoman.config import (
+    MODELS,
+    Config,
+    CorpusConfig,
+    DataConfig,
+    fingerprint,
+    fixed_keys,
+    from_dict,
+    known_keys,
+    load,
+    save,
+    source_tag,
+    to_dict,
+    validate,
+    walk,
+)
+from dragoman.errors import DragomanError
+
+
+def whole(model: str = "transformer") -> Config:
+    data = DataConfig(corpora=[CorpusConfig()])
+    made = Config(data=data, model=MODELS[model]())
+    made.model.tie_embeddings = "none"
+    return made
+
+
+LEAVES = {
+    path: item
+    for schema in MODELS.values()
+    for path, item, _ in walk(Config(data=DataConfig(corpora=[CorpusConfig()]), model=schema()))
+}
+FREE = {
+    "data.cache",
+    "device",
+    "threads",
+    "run_name",
+    "checkpoint_dir",
+    "train.max_steps",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.patience",
+    "train.dry_run",
+    "log.every",
+    "log.tensorboard",
+    "log.samples",
+    "log.figures",
+    "log.graph",
+    "log.profile_steps",
+}
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_every_key_says_what_it_means(path: str) -> None:
+    meaning = LEAVES[path].metadata["meaning"]
+    assert len(meaning) > 5
+    assert meaning == meaning.strip()
+    assert not meaning.endswith(".")
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_every_default_is_accepted(path: str) -> None:
+    meta, value = LEAVES[path].metadata, LEAVES[path].default
+    if value is not dataclasses.MISSING and value is not None:
+        assert meta["choices"] is None or value in meta["choices"]
+        assert meta["low"] is None or value >= meta["low"]
+        assert meta["high"] is None or value <= meta["high"]
+        assert meta["above"] is None or value > meta["above"]
+
+
+def other(value: Any, item: dataclasses.Field[Any]) -> Any:
+    """Return a value that differs and is of the right type."""
+    if item.metadata["choices"]:
+        return next((c for c in item.metadata["choices"] if c != value), value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    if isinstance(value, dict):
+        return {"extra": "name"}
+    return 7 if value is None and "int" in str(item.type) else f"{value}x"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_fingerprint_ignores_exactly_the_free_keys(model: str) -> None:
+    base = whole(model)
+    base.data.corpora[0].source = "files"  # named data sets may lie anywhere
+    before = fingerprint(base)
+    ignored = set()
+    for path, item, value in walk(base):
+        changed = copy.deepcopy(base)
+        section: Any = changed
+        *outer, last = path.split(".")
+        for name in outer:
+            section = section[int(name)] if name.isdigit() else getattr(section, name)
+        setattr(section, last, other(value, item))
+        if getattr(section, last) != value and fingerprint(changed) == before:
+            ignored.add(path)
+    assert ignored == FREE
+
+
+def test_named_data_sets_are_known_wherever_they_lie() -> None:
+    moved = whole()
+    moved.data.root = "/elsewhere"
+    assert fingerprint(moved) == fingerprint(whole())
+    moved.data.corpora[0].source = "files"
+    here = copy.deepcopy(moved)
+    here.data.root = "/here"
+    assert fingerprint(moved) != fingerprint(here)
+
+
+def test_the_fingerprint_is_the_same_for_equal_configs_however_made(tmp_path: Path) -> None:
+    save(whole(), tmp_path / "config.yaml")
+    assert fingerprint(load(tmp_path / "config.yaml")) == fingerprint(whole())
+    assert len(fingerprint(whole())) == 8
+    int(fingerprint(whole()), 16)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_save_and_load(model: str, tmp_path: Path) -> None:
+    made = whole(model)
+    made.data.files = {"train": "größe.{lang}"}
+    made.data.corpora = [CorpusConfig(tag="<2en>", weight=0.5), CorpusConfig(src="fr")]
+    save(made, tmp_path / "config.yaml")
+    assert load(tmp_path / "config.yaml") == made
+    assert fixed_keys(load(tmp_path / "config.yaml")) == fixed_keys(made)
+
+
+def test_plain_data_round_trip() -> None:
+    assert from_dict(to_dict(whole())) == whole()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train.lr", -1.0, "train.lr: -1.0 is out of range, expected above 0"),
+        ("train.lr", float("nan"), "train.lr: nan is not a finite number"),
+        ("train.lr", "fast", "train.lr"),
+        ("train.max_steps", 1.5, "train.max_steps"),
+        ("train.max_steps", 0, "train.max_steps: 0 is out of range, expected at least 1"),
+        ("seed", 2**31, "expected at most 2147483647"),
+        ("model.dropout", 1.0, "model.dropout: 1.0 is out of range, expected at most 0.99"),
+        ("model.norm", "prae", "model.norm: 'prae' is not accepted, expected pre or post; did you"),
+        ("model.num_heads", 3, "model.num_heads: 3 heads do not divide model.d_model=256"),
+        ("model.d_model", None, "model.d_model"),
+        ("train", None, "train"),
+        ("model", 3, "model: expected a mapping"),
+        ("model", {"name": ["rnn"]}, "model.name"),
+        ("model", {"name": "rn"}, "did you mean 'rnn'"),
+        ("data.corpora", None, "data.corpora"),
+        ("data.corpora", [], "data.corpora: at least one"),
+        ("data.corpora", [3], "corpora"),
+        ("data.src", "../x", "data.src: '../x' is not a language code"),
+        ("data.tgt", "de", "data.tgt: source and target are both 'de'"),
+        ("device", "gpu", "device: 'gpu' is not accepted, expected auto, cpu, cuda or cuda:<n>"),
+        ("run_name", "a/b", "run_name: 'a/b' cannot be a folder name"),
+        ("checkpoint_dir", "", "checkpoint_dir: is empty"),
+        ("trian", {}, "there is no key 'trian'; did you mean 'train"),
+        ("train.lrr", 1, "there is no key 'train.lrr'; did you mean 'train.lr'?"),
+    ],
+)
+def test_refused(key: str, value: Any, words: str) -> None:
+    data = to_dict(whole())
+    section = data
+    *outer, last = key.split(".")
+    for name in outer:
+        section = section[name]
+    section[last] = value
+    with pytest.raises(DragomanError) as caught:
+        from_dict(data, origin="here")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_problems_are_said_at_once() -> None:
+    made = whole()
+    made.train.lr, made.train.max_steps, made.decode.beam_size = -1, 0, 0
+    with pytest.raises(DragomanError) as caught:
+        validate(made)
+    assert all(key in str(caught.value) for key in ("train.lr", "max_steps", "beam_size"))
+
+
+junk = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=3), st.integers(),
+                                                         max_size=2),
+)  # fmt: skip
+
+
+@given(path=st.sampled_from([*sorted(LEAVES), "data", "train", "data.tokenizer"]), value=junk)
+@settings(max_examples=40, deadline=None)
+def test_whatever_stands_in_a_config_is_taken_or_refused(path: str, value: Any) -> None:
+    model = "rnn" if path in known_keys(whole("rnn")) else "transformer"
+    data = to_dict(whole(model))
+    section: Any = data
+    *outer, last = path.split(".")
+    for name in outer:
+        section = section[int(name)] if name.isdigit() else section[name]
+    section[last] = value
+    with contextlib.suppress(DragomanError):
+        from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "expected a mapping"),
+        ("- 1\n- 2\n", "expected a mapping"),
+        ("a: [1\n", "not a readable config"),
+        ("\x00", "not a readable config"),
+        ("? [1, 2]\n: 3\n", "config.yaml"),
+        ("2020-01-01: 3\n", "there is no key '2020-01-01'"),
+        ("seed: ${oc.env:HOME}\n", "must not contain interpolations"),
+        ('seed: "\\x24{oc.env:HOME}"\n', "must not contain interpolations"),
+        ("_target_: os.system\n", "there is no key '_target_'"),
+        ("model: {_target_: os.system, name: rnn}\n", "there is no key 'model._target_'"),
+        ("seed: !!python/object/apply:os.getcwd []\n", "not a readable config"),
+    ],
+)
+def test_a_saved_config_is_data_and_nothing_else(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DragomanError) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_config_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(DragomanError, match="is this a run folder"):
+        load(tmp_path / "config.yaml")
+
+
+def test_saving_fails_in_one_line_and_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yaml"
+    save(whole(), path)
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DragomanError, match=r"config\.yaml: cannot be written \(No space left"):
+        save(tinyruns.config(tmp_path), path)
+    assert path.read_bytes() == before
+
+
+def test_the_tag_of_evaluation_is_the_one_of_training() -> None:
+    corpora = [CorpusConfig(tag="<2en>"), CorpusConfig(src="fr", tag="<fr>")]
+    data = DataConfig(corpora=corpora)
+    assert source_tag(data) == "<2en>"
+    data.src = "fr"
+    assert source_tag(data) == "<fr>"
+    data.src = "cs"  # never trained from: the first with the same target
+    assert source_tag(data) == "<2en>"
+    assert source_tag(DataConfig(corpora=[CorpusConfig()])) is None
+
+
+def test_known_keys_are_those_of_the_saved_file(tmp_path: Path) -> None:
+    save(whole(), tmp_path / "config.yaml")
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert {key.split(".")[0] for key in known_keys(whole())} == saved.keys()
+    assert configuration.to_dict(whole()) == saved

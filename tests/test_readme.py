@@ -1,0 +1,230 @@
+"""Every command of the README runs as it is written, in a clone, on a tiny Multi30k of our own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pages import ROOT, blocks, commands
+
+README = (ROOT / "README.md").read_text("utf-8")
+BIN = Path(sys.executable).parent
+
+# Not run here, each for its reason.
+SKIPPED = {
+    "make demo",  # these three install packages: test_set_up_commands runs the first two whole
+    "make test",
+    "make setup",
+    "source .venv/bin/activate",  # PATH does here what it would do
+    "make tensorboard",  # a server: it never ends
+}
+# What the fast test leaves to the slow one: it starts Python again for a form already seen.
+SLOW = (
+    "model.num_heads=8",
+    "data.src=en",
+    "-m +experiment",
+    "torchrun",
+    "decode.method=greedy",
+    "make eval",
+    "decode.nbest",
+    "transformer rnn",
+    "--layer",
+    "echo",
+    "words",
+)
+# Appended to every training command. Two steps of the real sizes would take minutes.
+TINY = (
+    "train.max_steps=2 model.d_model=16 data.tokenizer.vocab_size=50 decode.max_length_ratio=0.0 "
+    "log.figures=false"
+)
+
+NOUNS = [("Hund", "dog"), ("Mann", "man"), ("Junge", "boy"), ("Vogel", "bird"), ("Koch", "cook")]
+VERBS = [("schläft", "sleeps"), ("singt", "sings"), ("tanzt", "dances"), ("wartet", "waits")]
+PLACES = [("im Park", "in the park"), ("am See", "by the lake"), ("im Wald", "in the forest"),
+          ("am Strand", "at the beach")]  # fmt: skip
+PAIRS = [
+    (f"Ein {noun[0]} {verb[0]} {place[0]}.", f"A {noun[1]} {verb[1]} {place[1]}.")
+    for noun, verb, place in itertools.product(NOUNS, VERBS, PLACES)
+]
+
+
+def git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def make_clone(folder: Path) -> Path:
+    """Clone the repository and bring over what is not committed yet."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    git("clone", "--quiet", str(ROOT), str(folder))
+    for name in git("ls-files", "-z", "-m", "-o", "--exclude-standard").split("\0")[:-1]:
+        source, target = ROOT / name, folder / name
+        if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+        else:
+            target.unlink(missing_ok=True)
+    return folder
+
+
+def lend_environment(clone: Path) -> dict[str, str]:
+    """Give the clone this test's Python as its ``.venv``; return the variables to run with."""
+    programs = clone / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "dragoman", "torchrun"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec "{BIN / name}" "$@"\n')
+        program.chmod(0o755)
+    (clone / ".venv" / ".ready").touch()
+    return {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(clone / "src"),  # the clone's package, not the one installed
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",  # a second GPU is not there on every machine
+    }
+
+
+def write_data(clone: Path) -> None:
+    """Write the unpacked files of a small Multi30k, and the files a reader would bring."""
+    root = clone / "data" / "multi30k" / "raw"
+    root.mkdir(parents=True, exist_ok=True)
+    for packed in root.glob("*.gz"):  # from `make data`; packed files come first
+        packed.unlink()
+    splits = {"train": PAIRS, "val": PAIRS[:6], "test_2016_flickr": PAIRS[6:14]}
+    for split, pairs in splits.items():
+        for side, language in enumerate(("de", "en")):
+            text = "".join(f"{pair[side]}\n" for pair in pairs)
+            (root / f"{split}.{language}").write_text(text, encoding="utf-8")
+    mine = clone / "data" / "mine"
+    mine.mkdir(exist_ok=True)
+    for split, pairs in (("train", PAIRS), ("val", PAIRS[:6]), ("test", PAIRS[6:14])):
+        lines = ["de\ten", *("\t".join(pair) for pair in pairs)]
+        (mine / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (clone / "in.txt").write_text("".join(f"{de}\n" for de, _ in PAIRS[:3]), encoding="utf-8")
+    for block in blocks(README, "yaml"):
+        name = block.text.partition("\n")[0].removeprefix("# ")
+        (clone / name).write_text(block.text, encoding="utf-8")
+
+
+def shortened(command: str) -> str:
+    """Return a training command that takes two steps of a tiny model; others as they are."""
+    if "train.py" in command:
+        return f"{command} {TINY}"
+    if command.startswith("make train"):
+        return f'{command} ARGS="{TINY}"'
+    return command
+
+
+def run(command: str, clone: Path, variables: dict[str, str]) -> str:
+    """Run a command as a shell would, and return what it printed."""
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", shortened(command)],
+        cwd=clone,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, f"$ {shortened(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def run_readme(clone: Path, wanted: list[str]) -> dict[str, str]:
+    """Run commands in a fresh clone, in order; return what each printed."""
+    make_clone(clone)
+    variables = lend_environment(clone)
+    printed = {}
+    (clone / "configs" / "data").mkdir(parents=True, exist_ok=True)
+    for command in wanted:
+        if command.startswith("make data"):
+            local = os.environ.get("MULTI30K")
+            if local:  # else it needs the network
+                printed[command] = run(f"{command} MULTI30K={local}", clone, variables)
+                assert list((clone / "data" / "multi30k" / "raw").glob("*.gz"))
+            continue
+        if not (clone / "data" / "mine").exists():
+            write_data(clone)
+        printed[command] = run(command, clone, variables)
+    return printed
+
+
+def runnable() -> list[str]:
+    return [command for command in commands(README) if command not in SKIPPED]
+
+
+def test_nothing_is_skipped_in_vain():
+    assert set(commands(README)) >= SKIPPED
+    assert all(any(mark in command for command in runnable()) for mark in SLOW)
+
+
+def test_the_set_up_commands_come_first():
+    assert commands(README)[:2] == ["make demo", "make test"]
+
+
+def check_results(clone: Path) -> None:
+    """What the commands wrote is what the README says they write."""
+    run_folder = clone / "checkpoints" / "transformer"
+    scores = json.loads((run_folder / "scores.test_2016_flickr.json").read_text("utf-8"))
+    assert {"bleu", "bleu_lc", "bleu_lc_tok", "chrf", "ter"} <= scores.keys()
+    assert "version:" in scores["bleu"]["signature"]
+    hypotheses = (run_folder / "hypotheses.test_2016_flickr.txt").read_text("utf-8")
+    assert hypotheses.count("\n") == 8
+    assert (clone / "out.txt").read_text("utf-8").count("\n") == 3
+    assert (run_folder / "attention.png").read_bytes().startswith(b"\x89PNG")
+    assert (clone / "checkpoints" / "mine" / "scores.test.json").exists()
+
+
+def test_commands(tmp_path):
+    wanted = [c for c in runnable() if not any(mark in c for mark in SLOW)]
+    assert len(wanted) > 6
+    printed = run_readme(tmp_path / "clone", wanted)
+    check_results(tmp_path / "clone")
+    (compared,) = (text for command, text in printed.items() if "--compare" in command)
+    assert "paired against rnn" in compared
+
+
+@pytest.mark.slow
+def test_every_command(tmp_path):
+    clone = tmp_path / "clone"
+    run_readme(clone, runnable())
+    check_results(clone)
+    names = [path.parent.name for path in (clone / "checkpoints").glob("*/best")]
+    assert len([n for n in names if re.match(r"transformer-de-en-s[123]-", n)]) >= 3
+    assert any(name.startswith("transformer-en-de-s1-") for name in names)
+    for line in (clone / "nbest.txt").read_text("utf-8").splitlines():
+        number, score, _ = line.split("\t")
+        assert int(number) in (1, 2, 3)
+        assert float(score) < 0
+
+
+@pytest.mark.slow
+def test_set_up_commands(tmp_path):
+    """``make demo`` and ``make test``, whole, in a clone with an environment of its own."""
+    clone = make_clone(tmp_path / "clone")
+    variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    for command in ("make demo", "make test"):
+        done = subprocess.run(
+            command.split(),
+            cwd=clone,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=3600,
+        )
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+        if command == "make demo":
+            assert "bleu" in done.stdout
+    scores = json.loads((clone / "checkpoints" / "demo" / "scores.test.json").read_text("utf-8"))
+    assert scores["bleu"]["score"] >= 90
+    assert (clone / "checkpoints" / "demo" / "attention.png").exists()
+    assert list((clone / "checkpoints" / "demo" / "tensorboard").glob("events.*"))

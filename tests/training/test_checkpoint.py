@@ -1,0 +1,281 @@
+"""Checkpoints: written whole or not at all, read back to the bit, pruned with care."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tinyruns
+from dragoman.errors import DragomanError
+from dragoman.models.weights import read_tensors, weights_of
+from dragoman.runs import Run, read_state
+from dragoman.training import checkpoint as checkpoint_module
+from dragoman.training.checkpoint import TrainState, state_from
+from dragoman.training.distributed import Ranks
+from dragoman.training.schedules import Plateau
+from dragoman.training.trainer import Trainer
+
+FILES = {
+    "model.safetensors",
+    "ema.safetensors",
+    "optimizer.safetensors",
+    "tokenizer.model",
+    "config.yaml",
+    "state.json",
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    tinyruns.write_pairs(folder / "text")
+    return folder
+
+
+def trainer(home: Path, folder: Path, **changes: Any) -> Trainer:
+    config = tinyruns.config(
+        home,
+        checkpoint_dir=str(folder),
+        train__ema_decay=0.9,
+        log__tensorboard=False,
+        **changes,
+    )
+    run = tinyruns.run_of(config)
+    run.create()
+    return Trainer(config, run, Ranks())
+
+
+def advance(made: Trainer, steps: int) -> None:
+    for _ in range(steps):
+        made.step(made.stream.take(1))
+        made.state.epoch, made.state.consumed = made.stream.epoch, made.stream.consumed
+
+
+def test_everything_is_there_and_comes_back(home: Path, tmp_path: Path) -> None:
+    made = trainer(home, tmp_path)
+    advance(made, 3)
+    made.state.plateau, made.state.best_step = Plateau(2, 1), 3
+    made.state.best_score, made.state.stale = 12.5, 4
+    made.save()
+    folder = made.run.checkpoint("last")
+    assert folder.name == "step-3" == made.run.checkpoint("best").name
+    assert {path.name for path in folder.iterdir()} == FILES
+    again = trainer(home, tmp_path)
+    assert again.state == made.state
+    assert made.moving is not None
+    assert again.moving is not None
+    optimizers = [checkpoint_module.optimizer_tensors(t.module, t.optimizer) for t in (made, again)]
+    for saved, read in (
+        (weights_of(made.module), weights_of(again.module)),
+        (made.moving.tensors, again.moving.tensors),
+        optimizers,
+    ):
+        assert saved.keys() == read.keys()
+        assert all(torch.equal(saved[name], read[name]) for name in saved)
+    assert again.stream.take(1)[0].pairs.tolist() == made.stream.take(1)[0].pairs.tolist()
+
+
+def test_the_state_says_what_made_it(home: Path, tmp_path: Path) -> None:
+    made = trainer(home, tmp_path)
+    advance(made, 1)
+    made.save()
+    state = json.loads((made.run.checkpoint("last") / "state.json").read_text())
+    assert state["format_version"] == 1
+    assert {"python", "torch", "sentencepiece"} <= state["versions"].keys()
+    assert "files.train.de-en" in state["data"]
+
+
+def test_weights_are_plain_safetensors_without_metadata(home: Path, tmp_path: Path) -> None:
+    made = trainer(home, tmp_path)
+    advance(made, 1)
+    made.save()
+    data = (made.run.checkpoint("last") / "model.safetensors").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert "__metadata__" not in header
+    assert header.keys() == weights_of(made.module).keys()
+
+
+def full_disk(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def failing_at(call: int, real: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function fail at its call number ``call`` and at every later one."""
+    calls = iter(range(1, 1000))
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return real(*args, **kwargs) if next(calls) < call else full_disk()
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("write_tensors", 1),  # model
+        ("write_tensors", 2),  # ema
+        ("write_tensors", 3),  # optimizer
+        ("configuration.save", 1),
+        ("write_atomic", 1),  # state.json
+        ("_sync", 1),
+        ("Path.rename", 1),
+    ],
+)
+def test_a_failure_at_any_file_leaves_the_older_checkpoint_usable(
+    function: str, call: int, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(home, tmp_path)
+    advance(made, 1)
+    made.state.best_step = 1
+    made.save()
+    before = {path.name: path.read_bytes() for path in made.run.checkpoint("last").iterdir()}
+    advance(made, 1)
+    made.state.best_step = 2
+    owner, _, name = f"checkpoint_module.{function}".rpartition(".")
+    target = {"checkpoint_module": checkpoint_module, "checkpoint_module.Path": Path}.get(
+        owner, checkpoint_module.configuration
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, failing_at(call, getattr(target, name)))
+        with pytest.raises(DragomanError, match=r"cannot be written .*No space left"):
+            made.save()
+    assert sorted(path.name for path in made.run.folder.iterdir()) == [
+        "best", "last", "step-1", "train.jsonl",
+    ]  # fmt: skip
+    for pointer in ("best", "last"):
+        folder = made.run.checkpoint(pointer)
+        assert folder.name == "step-1"
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert trainer(home, tmp_path).state.step == 1
+    made.save()
+    assert made.run.checkpoint("last").name == made.run.checkpoint("best").name == "step-2"
+
+
+def test_a_pointer_that_cannot_be_moved_leaves_the_older_one(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(home, tmp_path)
+    advance(made, 1)
+    made.save()
+    advance(made, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "point", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            made.save()
+    # step-2 is whole, but nothing points to it: the run goes on from step 1 and writes it again.
+    again = trainer(home, tmp_path)
+    assert again.state.step == 1
+    advance(again, 1)
+    again.save()
+    assert again.run.checkpoint("last").name == "step-2"
+    assert not list(again.run.folder.glob(".step*"))
+
+
+def test_killed_between_the_renames_of_a_replacement(home: Path, tmp_path: Path) -> None:
+    made = trainer(home, tmp_path)
+    advance(made, 1)
+    made.save()
+    run, kept = made.run, made.run.folder / "step-1"
+    kept.rename(run.folder / ".step-1.old")
+    (run.folder / ".step-1.tmp").mkdir()
+    run.clean()
+    assert run.checkpoint("last") == kept
+    assert not list(run.folder.glob(".step*"))
+    # Killed after the second rename: the newer one stays.
+    shutil.copytree(kept, run.folder / ".step-1.old")
+    (kept / "mark").touch()
+    run.clean()
+    assert (kept / "mark").exists()
+    assert not list(run.folder.glob(".step*"))
+
+
+def checkpoints(run: Run, *steps: int) -> None:
+    for step in steps:
+        (run.folder / f"step-{step}").mkdir(parents=True)
+
+
+def test_prune_keeps_the_newest_the_best_and_the_spared(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    checkpoints(run, 1, 2, 3, 9, 10, 11)
+    run.point("best", 2)
+    run.point("last", 11)
+    run.prune(2, {3})
+    assert run.steps() == [2, 3, 10, 11]
+    run.prune(1, set())
+    assert run.steps() == [2, 11]
+    assert not list(tmp_path.glob(".step*"))
+
+
+def test_prune_is_not_stopped_by_a_pointer_that_leads_nowhere(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    checkpoints(run, 1, 2, 3)
+    run.point("best", 77)
+    run.point("last", 3)
+    run.prune(1, set())
+    assert run.steps() == [3]
+
+
+def test_clean_removes_what_a_kill_left_and_nothing_else(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    checkpoints(run, 1)
+    run.point("last", 1)
+    (tmp_path / ".step-2.tmp").mkdir()
+    (tmp_path / ".step-2.tmp" / "model.safetensors").touch()
+    (tmp_path / ".last.123.tmp").touch()
+    (tmp_path / ".lock").touch()
+    run.clean()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "last", "step-1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"step": "ten"}, "'step' is 'ten'"),
+        ({"step": None}, "'step' is None"),
+        ({"plateau": {"cuts": 1, "speed": 3}}, "speed"),
+        ({"plateau": 3}, "'plateau' is 3"),
+        ({"finished": "no"}, "'finished' is 'no'"),
+        ({"best_score": "high"}, "'best_score' is 'high'"),
+    ],
+)
+def test_a_state_of_wrong_types_is_refused(change: dict[str, Any], words: str) -> None:
+    from dataclasses import asdict
+
+    good = {"format_version": 1, **asdict(TrainState(step=3, best_score=1.5))}
+    assert state_from(good, Path("x")) == TrainState(step=3, best_score=1.5)
+    with pytest.raises(DragomanError, match=r"x/state\.json: not a training state.*" + words):
+        state_from({**good, **change}, Path("x"))
+
+
+@pytest.mark.parametrize("version", [0.5, "1", None, [1]])
+def test_a_version_that_is_no_number_is_refused(version: Any, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(json.dumps({"format_version": version}))
+    with pytest.raises(DragomanError, match="not a readable checkpoint state"):
+        read_state(tmp_path)
+
+
+def test_the_final_average_is_the_mean_of_the_last_checkpoints(home: Path, tmp_path: Path) -> None:
+    run = tinyruns.train_run(
+        tinyruns.config(
+            home,
+            checkpoint_dir=str(tmp_path),
+            train__average_last=3,
+            train__max_steps=8,
+            train__checkpoint_every=2,
+            train__keep=1,
+            log__tensorboard=False,
+        )
+    )
+    assert {4, 6, 8} <= set(run.steps())
+    files = [read_tensors(run.folder / f"step-{s}" / "model.safetensors") for s in (4, 6, 8)]
+    average = read_tensors(run.folder / "step-8" / "average.safetensors")
+    for name, tensor in average.items():
+        mean = torch.stack([tensors[name] for tensors in files]).double().mean(0)
+        torch.testing.assert_close(tensor, mean.float())

@@ -1,0 +1,282 @@
+"""What a step is: micro-batches, the dry run, numbers that are none, early stopping."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tinyruns
+from dragoman.cli import run_training
+from dragoman.data.batching import Bucket
+from dragoman.errors import DragomanError
+from dragoman.models.weights import read_tensors, weights_of
+from dragoman.training import trainer as trainer_module
+from dragoman.training.distributed import Ranks
+from dragoman.training.loss import Loss
+from dragoman.training.optimisation import optimizer_tensors
+from dragoman.training.trainer import Trainer
+from dragoman.training.validation import Figures, Validator
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    tinyruns.write_pairs(folder / "text")
+    return folder
+
+
+def trainer(home: Path, folder: Path, model: dict[str, Any], **changes: Any) -> Trainer:
+    options = {"checkpoint_dir": str(folder), "log__tensorboard": False, **changes}
+    config = tinyruns.config(home, model, **options)
+    run = tinyruns.run_of(config)
+    run.create()
+    return Trainer(config, run, Ranks())
+
+
+def split(made: Trainer, bucket: Bucket, cuts: list[int]) -> list[Bucket]:
+    """Part the sentences of a batch into micro-batches of different sizes."""
+    found = []
+    for pairs in np.split(bucket.pairs, cuts):
+        src, tgt = made.training_set.lengths(pairs, bucket.epoch)
+        numbers = (int(src.max()), int(tgt.max()), int(tgt.sum()), int(src.sum() + tgt.sum()))
+        found.append(Bucket(bucket.epoch, pairs, *numbers))
+    return found
+
+
+@pytest.mark.parametrize("model", [tinyruns.TRANSFORMER, tinyruns.RNN], ids=["transformer", "rnn"])
+def test_four_micro_batches_are_one_batch(
+    model: dict[str, Any], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients: list[dict[str, torch.Tensor]] = []
+
+    def capture(module: torch.nn.Module, largest: float) -> torch.Tensor:
+        gradients.append({n: p.grad.clone() for n, p in module.named_parameters()})  # type: ignore[union-attr]
+        return torch.ones(())
+
+    monkeypatch.setattr(trainer_module, "clip_gradients", capture)
+    # No dropout and no free running: what is drawn belongs to the micro-batch.
+    plain = {**model, "model.dropout": 0.0, "train.teacher_forcing": 1.0}
+    sums = []
+    for cuts in ([], [2, 7, 15]):
+        made = trainer(home, tmp_path / str(len(cuts)), plain, train__batch_type="sentences",
+                       train__batch_size=20)  # fmt: skip
+        made.module.double()
+        micro = split(made, made.stream.take(1)[0], cuts)
+        assert [len(bucket.pairs) for bucket in micro] == ([2, 5, 8, 5] if cuts else [20])
+        sums.append(made.step(micro)["sums"])
+    torch.testing.assert_close(*sums, atol=1e-6, rtol=1e-6)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-12, rtol=1e-9)
+
+
+def test_the_reported_loss_is_the_mean_over_target_tokens(home: Path, tmp_path: Path) -> None:
+    plain = {**tinyruns.TRANSFORMER, "model.dropout": 0.0}
+    made = trainer(home, tmp_path, plain, train__label_smoothing=0.0)
+    buckets = made.stream.take(2)
+    with torch.no_grad():
+        nll, tokens = 0.0, 0
+        for bucket in buckets:
+            batch = made.order.fetch(bucket)
+            log_probs = made.model.project(made.model(batch)).log_softmax(-1)
+            nll -= float(log_probs.gather(1, batch.targets_N[:, None]).sum())
+            tokens += batch.num_tokens
+    loss, unsmoothed, correct = made.step(buckets)["sums"].tolist()
+    assert loss == pytest.approx(nll / tokens, rel=1e-5)
+    assert unsmoothed == pytest.approx(nll / tokens, rel=1e-5)
+    assert 0 <= correct <= 1
+    assert made.state.target_tokens == tokens
+
+
+def test_the_dry_run_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:
+    tensors = []
+    for dry in (True, False):
+        made = trainer(home, tmp_path / str(dry), tinyruns.RNN)
+        if dry:
+            before = {name: tensor.clone() for name, tensor in weights_of(made.module).items()}
+            made.dry_run()
+            assert all(torch.equal(before[n], t) for n, t in weights_of(made.module).items())
+            assert all(parameter.grad is None for parameter in made.module.parameters())
+            assert not made.optimizer.state
+        for _ in range(3):
+            made.step(made.stream.take(1))
+        tensors.append(weights_of(made.module) | optimizer_tensors(made.module, made.optimizer))
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+
+
+def test_the_dry_run_takes_the_largest_batch(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(home, tmp_path, tinyruns.TRANSFORMER)
+    sizes = [bucket.padded_tokens for bucket in made.order.epoch(0)]
+    fetched = []
+    fetch = made.order.fetch
+
+    def note(bucket: Bucket) -> Any:
+        fetched.append(bucket.padded_tokens)
+        return fetch(bucket)
+
+    monkeypatch.setattr(made.order, "fetch", note)
+    made.dry_run()
+    assert fetched == [max(sizes)]
+
+
+def test_out_of_memory_in_the_dry_run_is_one_line(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(home, tmp_path, tinyruns.TRANSFORMER)
+
+    def exhausted(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n2 GiB")
+
+    monkeypatch.setattr(trainer_module, "sequence_loss", exhausted)
+    with pytest.raises(DragomanError, match=r"^train\.batch_size: the largest batch .* lower it"):
+        made.dry_run()
+
+
+def nan_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the loss of one step, and of all after it, not a number."""
+    real, calls = trainer_module.sequence_loss, iter(range(1, 1000))
+
+    def poisoned(*arguments: Any) -> Loss:
+        loss = real(*arguments)
+        return loss if next(calls) < step else loss._replace(smoothed=loss.smoothed * torch.nan)
+
+    monkeypatch.setattr(trainer_module, "sequence_loss", poisoned)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_after_saving(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tinyruns.config(home, checkpoint_dir=str(tmp_path), train__dry_run=False)
+    run = tinyruns.run_of(config)
+    with monkeypatch.context() as patch:
+        nan_at(4, patch)
+        assert run_training(config, None) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+    assert error[0].startswith("error: step 4: the gradient norm is nan in the batch of training")
+    assert "saved as step-3" in error[0]
+    assert "lower train.lr" in error[0]
+    assert run.checkpoint("last").name == "step-3"
+    weights = read_tensors(run.folder / "step-3" / "model.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
+    # What was saved goes on, once the cause is gone, to where an undisturbed run arrives.
+    assert run_training(config, None) == 0
+    other = tinyruns.config(home, checkpoint_dir=str(tmp_path / "other"))
+    assert run_training(other, None) == 0
+    ends = [r.folder / "step-10" / "model.safetensors" for r in (run, tinyruns.run_of(other))]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
+
+
+def test_an_absurd_learning_rate_is_refused_by_its_gradient(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"checkpoint_dir": str(tmp_path), "train__warmup_steps": 0, "train__lr": 1e30}
+    assert run_training(tinyruns.config(home, **options), None) == 2
+    assert "the gradient norm is" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_at_the_first_step_nothing_is_said_to_be_saved(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(home, tmp_path, tinyruns.TRANSFORMER)
+    nan_at(1, monkeypatch)
+    with pytest.raises(DragomanError, match=r"^step 1: the gradient norm is nan") as caught:
+        made.step(made.stream.take(1))
+    assert "saved" not in str(caught.value)
+    assert not made.run.has_checkpoint()
+
+
+def scripted(losses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = iter(losses)
+
+    def score(_: Validator) -> Figures:
+        loss = next(rest)
+        return Figures(loss, 2.0, 0.5, 100 - loss)
+
+    monkeypatch.setattr(Validator, "score", score)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / "train.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("metric", ["loss", "bleu"])
+def test_early_stopping_after_patience_validations_without_gain(
+    metric: str,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scripted([5, 4, 4.5, 3, 3, 3.5, 2, 1, 1, 1, 1, 1], monkeypatch)
+    options = {
+        "checkpoint_dir": str(tmp_path),
+        "train__validate_every": 1,
+        "train__metric": metric,
+        "train__keep": 1,
+    }
+    config = tinyruns.config(home, train__patience=2, **options)
+    run = tinyruns.train_run(config)
+    assert "stopping early" in capsys.readouterr().err
+    assert run.checkpoint("last").name == "step-6"  # 3, then 3 and 3.5: two without gain
+    assert run.checkpoint("best").name == "step-4"
+    assert run.steps() == [4, 6]
+    tinyruns.train_run(config)
+    assert "nothing to do" in capsys.readouterr().err
+    # Patience may change on resume: with more of it the same run goes on.
+    tinyruns.train_run(tinyruns.config(home, train__patience=5, **options))
+    assert run.checkpoint("last").name == "step-10"
+    assert run.checkpoint("best").name == "step-8"
+    found = [entry["step"] for entry in lines(run.folder) if "validation" in entry]
+    assert found == list(range(1, 11))
+
+
+def test_the_best_checkpoint_is_kept_though_older_ones_go(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted([1, *[9] * 20], monkeypatch)
+    options = {"train__validate_every": 2, "train__checkpoint_every": 1, "train__keep": 2}
+    run = tinyruns.train_run(tinyruns.config(home, checkpoint_dir=str(tmp_path), **options))
+    assert run.steps() == [2, 9, 10]
+    assert run.checkpoint("best").name == "step-2"
+
+
+def test_a_longer_run_goes_on_to_where_it_would_have_come_at_once(
+    home: Path, tmp_path: Path
+) -> None:
+    ends = []
+    for name, lengths in (("whole", (9,)), ("grown", (4, 9))):
+        for steps in lengths:
+            options = {"checkpoint_dir": str(tmp_path / name), "train__max_steps": steps}
+            run = tinyruns.train_run(tinyruns.config(home, tinyruns.RNN, **options))
+        ends.append((run.folder / "step-9" / "model.safetensors").read_bytes())
+    assert ends[0] == ends[1]
+
+
+def test_ema_is_what_validation_scores(home: Path, tmp_path: Path) -> None:
+    options = {"checkpoint_dir": str(tmp_path), "train__ema_decay": 0.5}
+    run = tinyruns.train_run(tinyruns.config(home, **options))
+    folder = run.checkpoint("last")
+    assert json.loads((folder / "state.json").read_text())["scored"] == "ema"
+    raw, ema = (read_tensors(folder / f"{name}.safetensors") for name in ("model", "ema"))
+    assert any(not torch.equal(raw[name], ema[name]) for name in raw)
+
+
+def test_over_long_and_empty_training_lines_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tinyruns.write_pairs(tmp_path / "text")
+    for language, words in (("de", "hund " * 60), ("en", "dog " * 60)):
+        with (text / f"train.{language}").open("a", encoding="utf-8") as file:
+            file.write(f"{words}\n\n{'' if language == 'de' else 'dog'}\n")
+    tinyruns.train_run(tinyruns.config(tmp_path, train__max_steps=1))
+    said = capsys.readouterr().err
+    assert "120 of 123 training pairs (2 empty, 1 too long left out)" in said
