@@ -15,10 +15,14 @@ import yaml
 import tinyruns
 from dragoman import __version__
 from dragoman.cli import main
+from dragoman.config import TokenizerConfig
+from dragoman.data.captions import captions
 from dragoman.data.textfiles import read_lines
+from dragoman.data.tokenizers import EOS, UNK, train_tokenizers
 from dragoman.decoding.forced import attention_weights
 from dragoman.decoding.translator import load_translator
 from dragoman.evaluation.scores import read_hypotheses
+from dragoman.reporting.attention import spelling, words_of_tokens
 from dragoman.runs import Run
 from dragoman.training.distributed import Ranks
 from dragoman.training.trainer import Trainer
@@ -231,6 +235,21 @@ def test_alignment_error_rate_on_the_embedded_corpus(
     rate = float(said.split()[5])
     assert 50 < rate <= 100
     assert (run.folder / "attention.png").is_file()
+
+
+def test_unknown_words_are_aligned_where_they_stand() -> None:
+    known = captions("train")[:60]
+    config = TokenizerConfig(kind="spacy", lowercase=True, min_freq=4)
+    tokenizer, _ = train_tokenizers(
+        config, lambda: ((pair.de, pair.en) for pair in known), ("de", "en"), ["<2en>"]
+    )
+    unknown = 0
+    for pair in captions("val"):
+        ids = [tokenizer.tag_id("<2en>"), *tokenizer.encode(pair.de), EOS]
+        unknown += ids.count(UNK)
+        words = words_of_tokens(spelling(tokenizer, ids, pair.de), pair.de_words)
+        assert words == [-1, *range(len(pair.de_words)), -1]
+    assert unknown > 100
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

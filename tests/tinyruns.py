@@ -109,8 +109,7 @@ def config(folder: Path, model: dict[str, Any] = TRANSFORMER, **changes: Any) ->
         for name in outer:
             section = section.setdefault(name, {})
         section[last] = value
-    if nested["data"]["name"] == "captions":
-        corpus["source"] = "captions"
+    corpus["source"] = nested["data"]["name"]
     if nested["model"]["name"] == "rnn" or nested["data"].get("tokenizer", {}).get("kind"):
         nested["model"].setdefault("tie_embeddings", "none")
     return configuration.from_dict(nested)
@@ -154,9 +153,8 @@ def start(*arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
         cwd=cwd,
         env=environment(),
         text=True,
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **options,
+        **{"stdout": subprocess.PIPE, **options},
     )
 
 

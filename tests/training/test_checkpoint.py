@@ -158,6 +158,27 @@ def test_a_failure_at_any_file_leaves_the_older_checkpoint_usable(
     assert made.run.checkpoint("last").name == made.run.checkpoint("best").name == "step-2"
 
 
+def test_a_failure_while_replacing_a_checkpoint_puts_it_back(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(home, tmp_path)
+    advance(made, 1)
+    made.save()
+    rename, moves = Path.rename, []
+
+    def second_fails(self: Path, target: Path) -> Path:
+        moves.append(self.name)
+        return full_disk() if len(moves) == 2 else rename(self, target)  # type: ignore[func-returns-value,return-value]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", second_fails)
+        with pytest.raises(DragomanError, match="cannot be written"):
+            made.save()
+    assert moves == ["step-1", ".step-1.tmp", ".step-1.old"]
+    assert made.run.checkpoint("last").name == "step-1"
+    assert trainer(home, tmp_path).state.step == 1
+
+
 def test_a_pointer_that_cannot_be_moved_leaves_the_older_one(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

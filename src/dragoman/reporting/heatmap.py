@@ -38,6 +38,7 @@ SHADES = ("#fbfaf6", "#e0eee6", "#b5dcd2", "#7cc0c0", "#479cb2", "#27759f", "#1f
 # DejaVu Sans comes with matplotlib; the others add scripts it lacks, where they are installed.
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Devanagari",
          "Noto Sans Thai", "Noto Emoji", "Arial Unicode MS")  # fmt: skip
+JOINER = "\N{HALFWIDTH BLACK SQUARE}"  # the word tokenizer's mark for "no space before"
 LONGEST_LABEL = 24
 DPI = 150
 
@@ -60,6 +61,7 @@ def _fonts() -> list[str]:
 
 def _label(token: str) -> str:
     """Make any token drawable: no line breaks, control signs, lone surrogates or endless words."""
+    token = token.removeprefix(JOINER) or token  # says "no space before": not worth a glyph here
     text = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in token)
     text = text or "\N{OPEN BOX}"
     return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"

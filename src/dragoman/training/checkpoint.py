@@ -107,6 +107,7 @@ def save_checkpoint(
     final, partial = (
         run.folder / f"{dot}step-{state.step}{end}" for dot, end in (("", ""), (".", ".tmp"))
     )
+    old = run.folder / f".step-{state.step}.old"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
@@ -125,13 +126,14 @@ def save_checkpoint(
         }
         write_atomic(partial / "state.json", json.dumps(content, indent=2) + "\n")
         _sync(partial)
-        old = run.folder / f".step-{state.step}.old"
         if final.exists():  # set aside, not deleted: until the rename below it is the only one
             final.rename(old)
         partial.rename(final)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as problem:
         shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not final.exists():
+            old.rename(final)
         raise DragomanError(f"{final}: cannot be written ({problem.strerror})") from None
     except DragomanError:
         shutil.rmtree(partial, ignore_errors=True)
