@@ -12,7 +12,8 @@ TORCH      := $(shell grep -i '^torch==' $(CONSTRAINTS))
 EXPERIMENT ?= transformer
 # The run folder: by default the one trained last.
 RUN        ?= $(shell ls -td checkpoints/*/best 2>/dev/null | head -n 1 | xargs -r dirname)
-SPLIT      ?= test_2016_flickr
+# The split to score, for example test_2016_flickr; empty: the validation split.
+SPLIT      ?=
 # Anything else for the command, such as ARGS="seed=2 train.max_steps=2000".
 ARGS       ?=
 
@@ -62,7 +63,7 @@ train: $(VENV)/.ready  ## train EXPERIMENT, or go on with it
 	@$(BIN)/python train.py +experiment=$(EXPERIMENT) $(ARGS)
 
 eval: $(VENV)/.ready  ## score RUN on SPLIT
-	@$(BIN)/dragoman evaluate $(RUN) --split $(SPLIT) $(ARGS)
+	@$(BIN)/dragoman evaluate $(RUN) $(if $(SPLIT),--split $(SPLIT)) $(ARGS)
 
 translate: $(VENV)/.ready  ## translate standard input with RUN, line by line
 	@$(BIN)/dragoman translate $(RUN) $(ARGS)

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dragoman import compose
-from dragoman.config import from_hydra
+from dragoman.settings import from_hydra
 
 CONFIGS = Path(__file__).parent / "configs"
 

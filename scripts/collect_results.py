@@ -17,8 +17,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from dragoman import config as configuration
+from dragoman import settings
 from dragoman.compose import fail
+from dragoman.config import Config, DataConfig
 from dragoman.errors import DragomanError
 from dragoman.files import write_atomic
 from dragoman.models.weights import read_tensors
@@ -50,7 +51,7 @@ for the first). Minutes are of training alone, on the CPU and the threads named.
 def collect(name: str) -> None:
     """Copy one run's evidence."""
     run = find_run(name)
-    config = configuration.load(run.folder / "config.yaml")
+    config = settings.load(run.folder / "config.yaml")
     experiment = run.name.split(f"-{config.data.src}-{config.data.tgt}-")[0]
     target = RESULTS / experiment / str(config.seed)
     target.mkdir(parents=True, exist_ok=True)
@@ -61,11 +62,11 @@ def collect(name: str) -> None:
         shutil.copy(path, target / path.name)
     # Paths of the machine it ran on say nothing about the result.
     config.data.root, config.data.cache, config.checkpoint_dir = (
-        configuration.DataConfig.root,
-        configuration.DataConfig.cache,
-        configuration.Config.checkpoint_dir,
+        DataConfig.root,
+        DataConfig.cache,
+        Config.checkpoint_dir,
     )
-    configuration.save(config, target / "config.yaml")
+    settings.save(config, target / "config.yaml")
     last, best = (run.checkpoint(which) for which in ("last", "best"))
     state = read_state(last)
     facts = {
@@ -93,7 +94,7 @@ def row(experiment: Path) -> list[str] | None:
         json.loads((seed / f"scores.{SPLIT}.json").read_text()) for seed in seeds
     ]
     facts: list[dict[str, Any]] = [json.loads((seed / "run.json").read_text()) for seed in seeds]
-    config = configuration.load(seeds[0] / "config.yaml")
+    config = settings.load(seeds[0] / "config.yaml")
     d = config.decode
     search = f"{d.method} {d.beam_size}" if d.method == "beam" else d.method
     low, high = scores[0]["bleu"]["interval"]

@@ -16,6 +16,7 @@ ORDER = [
     ("errors",),
     ("files",),
     ("config",),
+    ("settings",),
     ("runs", "compose"),
     ("data",),
     ("models",),

@@ -14,24 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyruns
-from dragoman import config as configuration
-from dragoman.config import (
-    MODELS,
-    Config,
-    CorpusConfig,
-    DataConfig,
+from dragoman.config import MODELS, Config, CorpusConfig, DataConfig, source_tag, walk
+from dragoman.errors import DragomanError
+from dragoman.settings import (
     fingerprint,
     fixed_keys,
     from_dict,
     known_keys,
     load,
     save,
-    source_tag,
     to_dict,
     validate,
-    walk,
 )
-from dragoman.errors import DragomanError
 
 
 def whole(model: str = "transformer") -> Config:
@@ -280,4 +274,4 @@ def test_known_keys_are_those_of_the_saved_file(tmp_path: Path) -> None:
     save(whole(), tmp_path / "config.yaml")
     saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert {key.split(".")[0] for key in known_keys(whole())} == saved.keys()
-    assert configuration.to_dict(whole()) == saved
+    assert to_dict(whole()) == saved

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from dragoman import cli
-from dragoman.config import MODELS, Config, CorpusConfig, known_keys
+from dragoman.config import MODELS, Config, CorpusConfig
+from dragoman.settings import known_keys
 from pages import PAGES, ROOT, blocks, commands, prose, spans
 
 CONFIGS = ROOT / "configs"

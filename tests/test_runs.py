@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import tinyruns
-from dragoman.config import fingerprint
 from dragoman.errors import DragomanError
 from dragoman.runs import Run, check_resume, find_run, read_state, run_name
+from dragoman.settings import fingerprint
 
 
 def test_the_default_name_says_what_it_is_a_run_of(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dragoman import config as configuration
+from dragoman import settings
 from dragoman.cli import run_training
 from dragoman.config import Config
 from dragoman.runs import Run
@@ -112,7 +112,7 @@ def config(folder: Path, model: dict[str, Any] = TRANSFORMER, **changes: Any) ->
     corpus["source"] = nested["data"]["name"]
     if nested["model"]["name"] == "rnn" or nested["data"].get("tokenizer", {}).get("kind"):
         nested["model"].setdefault("tie_embeddings", "none")
-    return configuration.from_dict(nested)
+    return settings.from_dict(nested)
 
 
 def run_of(wanted: Config) -> Run:

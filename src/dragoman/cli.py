@@ -16,8 +16,7 @@ from typing import Any, NoReturn
 import yaml
 from tqdm import tqdm
 
-from dragoman import __version__
-from dragoman import config as configuration
+from dragoman import __version__, settings
 from dragoman.config import Config
 from dragoman.errors import DragomanError, nearest
 from dragoman.runs import Run, find_run, run_name
@@ -78,24 +77,24 @@ def override_decoding(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         DragomanError: for any other section, an unknown key, or a value of the wrong type.
     """
-    known = [key for key in configuration.known_keys(config) if key.startswith("decode.")]
+    known = [key for key in settings.known_keys(config) if key.startswith("decode.")]
     for override in overrides:
         path = override.partition("=")[0]
         if path in known:
             continue
-        if path in configuration.known_keys(config):
+        if path in settings.known_keys(config):
             raise DragomanError(
                 f"{path}: is part of the trained run; only decode.* keys can be changed here"
             )
         raise DragomanError(f"there is no key '{path}'{nearest(path, known)}")
-    data = configuration.to_dict(config)
+    data = settings.to_dict(config)
     for override in overrides:
         path, _, value = override.partition("=")
         try:
             data["decode"][path.removeprefix("decode.")] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise DragomanError(f"{path}: '{value}' is not a value") from None
-    return configuration.from_dict(data, origin="command line")
+    return settings.from_dict(data, origin="command line")
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Any, list[Run], Config]:
@@ -103,7 +102,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, list[Run], Config]:
     from dragoman.decoding.translator import load_translator
 
     runs, overrides = split_words(arguments.words)
-    configuration.check_device(arguments.device)
+    settings.check_device(arguments.device)
     translator = load_translator(runs, arguments.checkpoint, arguments.weights, arguments.device)
     config = override_decoding(translator.config, overrides)
     if arguments.root is not None:

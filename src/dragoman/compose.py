@@ -20,8 +20,9 @@ from hydra.errors import HydraException
 from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from dragoman.config import MODELS, Config, from_hydra, known_keys, register_schemas
+from dragoman.config import MODELS, Config, register_schemas
 from dragoman.errors import DragomanError, nearest, one_of
+from dragoman.settings import from_hydra, known_keys
 
 MULTIRUN = ("-m", "--multirun")
 # More combinations than this are a mistake, or a sweep whose values Hydra will refuse one by one.

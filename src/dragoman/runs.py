@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dragoman import config as configuration
+from dragoman import settings
 from dragoman.config import Config
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.files import write_atomic
@@ -40,7 +40,7 @@ def run_name(config: Config, experiment: str | None) -> str:
     if config.run_name is not None:
         return config.run_name
     data, name = config.data, experiment or config.model.name
-    digest = configuration.fingerprint(config)
+    digest = settings.fingerprint(config)
     return f"{name}-{data.src}-{data.tgt}-s{config.seed}-{digest}"
 
 
@@ -188,7 +188,7 @@ def check_resume(saved: Config, wanted: Config, run: Run) -> None:
     Raises:
         DragomanError: naming every such key with both values.
     """
-    old, new = configuration.fixed_keys(saved), configuration.fixed_keys(wanted)
+    old, new = settings.fixed_keys(saved), settings.fixed_keys(wanted)
     changed = [
         f"{path}: saved {old.get(path)!r}, now {new.get(path)!r}"
         for path in sorted(old.keys() | new.keys())

@@ -76,12 +76,12 @@ def test_lines_are_read_as_they_are(
 ) -> None:
     # The name never tells whether a file is packed.
     name = "text" if packed else "text.gz"
-    path = write(tmp_path / name, gzip.compress(content) if packed else content)
+    path = write(tmp_path / name, gzip.compress(content, mtime=0) if packed else content)
     assert list(read_lines(path)) == lines
 
 
 def test_gzip_files_of_several_members_are_read_to_the_end(tmp_path: Path) -> None:
-    path = write(tmp_path / "text", gzip.compress(b"ein\n") + gzip.compress(b"zwei\n"))
+    path = write(tmp_path / "text", gzip.compress(b"ein\n", mtime=0) + gzip.compress(b"zwei\n"))
     assert list(read_lines(path)) == ["ein", "zwei"]
 
 
@@ -114,7 +114,7 @@ def test_a_stream_without_lines_gives_none() -> None:
 def test_bad_bytes_are_refused_with_their_line(
     tmp_path: Path, content: bytes, what: str, packed: bool
 ) -> None:
-    path = write(tmp_path / "text", gzip.compress(content) if packed else content)
+    path = write(tmp_path / "text", gzip.compress(content, mtime=0) if packed else content)
     assert refusal(lambda: list(read_lines(path))).startswith(f"{path}: {what}")
 
 
@@ -123,11 +123,11 @@ def test_bad_bytes_are_refused_with_their_line(
     [
         (b"", "empty"),
         (b"\xef\xbb\xbf", "empty"),
-        (gzip.compress(b""), "empty"),
-        (gzip.compress(b"ein Hund\n" * 999)[:-9], "truncated"),
+        (gzip.compress(b"", mtime=0), "empty"),
+        (gzip.compress(b"ein Hund\n" * 999, mtime=0)[:-9], "truncated"),
         (b"\x1f\x8b", "truncated"),
         (b"\x1f\x8bnothing packed", "corrupt"),
-        (gzip.compress(b"ein Hund\n")[:-8] + bytes(8), "corrupt"),
+        (gzip.compress(b"ein Hund\n", mtime=0)[:-8] + bytes(8), "corrupt"),
     ],
 )
 def test_files_that_cannot_be_right_are_refused(tmp_path: Path, content: bytes, what: str) -> None:
@@ -160,7 +160,7 @@ def test_unreadable_files_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_two_files_are_paired_line_by_line(tmp_path: Path) -> None:
     write(tmp_path / "train.de", b"\xef\xbb\xbfein  Hund\r\n\r\nzwei")
-    write(tmp_path / "train.en", gzip.compress(b"a dog\n\ntwo\n"))
+    write(tmp_path / "train.en", gzip.compress(b"a dog\n\ntwo\n", mtime=0))
     data = files(tmp_path, "train.{lang}")
     expected = [("ein  Hund", "a dog"), ("", ""), ("zwei", "two")]
     assert list(iter_pairs(data, data.corpora[0])) == expected
@@ -168,10 +168,10 @@ def test_two_files_are_paired_line_by_line(tmp_path: Path) -> None:
 
 
 def test_packed_files_are_found_without_naming_gz(tmp_path: Path) -> None:
-    write(tmp_path / "train.de.gz", gzip.compress(b"ein\n"))
+    write(tmp_path / "train.de.gz", gzip.compress(b"ein\n", mtime=0))
     write(tmp_path / "train.en", b"one\n")
     assert read_pairs(files(tmp_path, "train.{lang}"), "train") == (["ein"], ["one"])
-    write(tmp_path / "train.en.gz", gzip.compress(b"packed\n"))
+    write(tmp_path / "train.en.gz", gzip.compress(b"packed\n", mtime=0))
     assert read_pairs(files(tmp_path, "train.{lang}"), "train") == (["ein"], ["one"])
     assert read_pairs(files(tmp_path, "train.{lang}.gz"), "train") == (["ein"], ["packed"])
 
@@ -216,7 +216,7 @@ def test_an_unknown_language_is_a_missing_file(tmp_path: Path) -> None:
 )
 def test_tsv(tmp_path: Path, content: str, pairs: list[tuple[str, str]]) -> None:
     write(tmp_path / "train.tsv", content)
-    write(tmp_path / "packed.tsv.gz", gzip.compress(content.encode()))
+    write(tmp_path / "packed.tsv.gz", gzip.compress(content.encode(), mtime=0))
     for pattern in ("train.tsv", "packed.tsv.gz", "packed.tsv"):
         data = files(tmp_path, pattern)
         assert list(iter_pairs(data, data.corpora[0])) == pairs
@@ -258,7 +258,7 @@ def test_jsonl(tmp_path: Path) -> None:
     ]
     text = "\ufeff" + "\r\n\r\n".join(json.dumps(record) for record in records)
     write(tmp_path / "train.jsonl", text)
-    write(tmp_path / "packed.jsonl.gz", gzip.compress(text.encode()))
+    write(tmp_path / "packed.jsonl.gz", gzip.compress(text.encode(), mtime=0))
     for pattern in ("train.jsonl", "packed.jsonl.gz"):
         data = files(tmp_path, pattern)
         expected = [("ein  Hund", "a dog"), ("zwei", "two"), ("", "\u2028")]

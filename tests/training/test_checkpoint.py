@@ -122,7 +122,7 @@ def failing_at(call: int, real: Callable[..., Any]) -> Callable[..., Any]:
         ("write_tensors", 1),  # model
         ("write_tensors", 2),  # ema
         ("write_tensors", 3),  # optimizer
-        ("configuration.save", 1),
+        ("settings.save", 1),
         ("write_atomic", 1),  # state.json
         ("_sync", 1),
         ("Path.rename", 1),
@@ -140,7 +140,7 @@ def test_a_failure_at_any_file_leaves_the_older_checkpoint_usable(
     made.state.best_step = 2
     owner, _, name = f"checkpoint_module.{function}".rpartition(".")
     target = {"checkpoint_module": checkpoint_module, "checkpoint_module.Path": Path}.get(
-        owner, checkpoint_module.configuration
+        owner, checkpoint_module.settings
     )
     with monkeypatch.context() as patch:
         patch.setattr(target, name, failing_at(call, getattr(target, name)))

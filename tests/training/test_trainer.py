@@ -280,3 +280,13 @@ def test_over_long_and_empty_training_lines_are_left_out_and_counted(
     tinyruns.train_run(tinyruns.config(tmp_path, train__max_steps=1))
     said = capsys.readouterr().err
     assert "120 of 123 training pairs (2 empty, 1 too long left out)" in said
+
+
+def test_another_number_of_ranks_is_refused(home: Path, tmp_path: Path) -> None:
+    made = trainer(home, tmp_path, tinyruns.TRANSFORMER)
+    made.state.world = 2
+    made.step(made.stream.take(1))
+    made.judge(Figures(1.0, 1.0, 1.0, 1.0))
+    made.save()
+    with pytest.raises(DragomanError, match="trained by 2 ranks, now there are 1"):
+        trainer(home, tmp_path, tinyruns.TRANSFORMER)

@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import nn
 
-from dragoman import config as configuration
+from dragoman import settings
 from dragoman.config import Config, DecodeConfig, source_tag
 from dragoman.data.batching import Batch, collate, pad, ragged
 from dragoman.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer
@@ -197,7 +197,7 @@ def load_translator(
     first: tuple[Config, Tokenizer, Tokenizer] | None = None
     for run in runs:
         folder = run.checkpoint(checkpoint)
-        config = configuration.load(folder / "config.yaml")
+        config = settings.load(folder / "config.yaml")
         chosen = weights or str(read_state(folder).get("scored", "raw"))
         tokenizers = (
             load_tokenizer(folder, "src", config.data.tokenizer),

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dragoman import config as configuration
+from dragoman import settings
 from dragoman.config import Config
 from dragoman.data.tokenizers import Tokenizer
 from dragoman.errors import DragomanError
@@ -59,6 +59,7 @@ class TrainState:
     stale: int = 0  # validations since the best one
     scored: str = "raw"  # which weights validation scored: raw, ema or average
     finished: bool = False
+    world: int = 1  # ranks: more of them are a larger batch
     plateau: Plateau = field(default_factory=Plateau)
     data: dict[str, str] = field(default_factory=dict)  # fingerprint of every corpus
 
@@ -117,7 +118,7 @@ def save_checkpoint(
         write_tensors(partial / "optimizer.safetensors", optimizer_tensors(model, optimizer))
         for side, tokenizer in zip(("src", "tgt"), tokenizers, strict=True):
             tokenizer.save(partial, side)
-        configuration.save(config, partial / "config.yaml")
+        settings.save(config, partial / "config.yaml")
         content = {
             "format_version": FORMAT_VERSION,
             **asdict(state),

@@ -15,7 +15,7 @@ from types import FrameType
 import torch
 from torch import Tensor
 
-from dragoman import config as configuration
+from dragoman import settings
 from dragoman.config import Config
 from dragoman.data.batching import Bucket
 from dragoman.data.words import SpacyTokenizer
@@ -125,7 +125,7 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
     trainer = Trainer(config, run, ranks)
     state, options = trainer.state, config.train
     if ranks.main:
-        configuration.save(config, run.folder / "config.yaml")
+        settings.save(config, run.folder / "config.yaml")
     progress = Progress(options.max_steps, state.step, config.log.every, ranks.main)
     _introduce(trainer, progress)
     ended_early = bool(options.patience) and state.stale >= options.patience

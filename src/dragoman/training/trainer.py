@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dragoman import config as configuration
+from dragoman import settings
 from dragoman.config import Config
 from dragoman.data.batching import Batch, BatchOrder, BatchStream, Bucket
 from dragoman.data.corpora import corpus_fingerprint
@@ -59,7 +59,7 @@ class Trainer:
         self.model = cast(Seq2Seq, self.module)
         self.optimizer = OPTIMIZERS[train.optimizer](self.module, train)
         self.moving = MovingAverage(self.module, train.ema_decay) if train.ema_decay else None
-        self.state = TrainState(data=self._fingerprints())
+        self.state = TrainState(data=self._fingerprints(), world=ranks.world)
         if run.has_checkpoint():
             self._resume()
         self.stream = BatchStream(self.order, self.state.epoch, self.state.consumed)
@@ -82,10 +82,15 @@ class Trainer:
 
     def _resume(self) -> None:
         folder = self.run.checkpoint("last")
-        check_resume(configuration.load(folder / "config.yaml"), self.config, self.run)
-        fresh = self.state.data
+        check_resume(settings.load(folder / "config.yaml"), self.config, self.run)
+        fresh = self.state
         self.state = restore(folder, self.module, self.optimizer, self.moving)
-        if self.state.data != fresh:
+        if self.state.world != fresh.world:
+            raise DragomanError(
+                f"{self.run.folder}: this run was trained by {self.state.world} ranks, now there "
+                f"are {fresh.world}, which is another batch size; use as many or another run_name"
+            )
+        if self.state.data != fresh.data:
             raise DragomanError(
                 f"{self.run.folder}: the training data have changed since this run began; "
                 "restore them or choose another run_name"
@@ -231,7 +236,7 @@ class Trainer:
         self.board.hparams(
             {
                 name: value if isinstance(value, (str, int, float, bool)) else str(value)
-                for name, value in configuration.fixed_keys(self.config).items()
+                for name, value in settings.fixed_keys(self.config).items()
             },
             {f"best_{self.config.train.metric}": abs(self.state.best_score or 0.0)},
         )
