@@ -225,9 +225,9 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, function: Callable[[argparse.Namespace], None], text: str) -> Any:
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument(
-            "words", nargs="+", metavar="RUN | decode.key=value",
-            help="run folder (several: an ensemble), and decoding options such as "
-            "decode.beam_size=8",
+            "words", nargs="+", metavar="RUN",
+            help="run folder (several: an ensemble); words like decode.beam_size=8 "
+            "among them change the search",
         )  # fmt: skip
         sub.add_argument("--checkpoint", default="best", help="best (default), last or step-<n>")
         sub.add_argument("--weights", choices=("raw", "ema", "average"),

@@ -237,6 +237,7 @@ class Trainer:
             {
                 name: value if isinstance(value, (str, int, float, bool)) else str(value)
                 for name, value in settings.fixed_keys(self.config).items()
+                if name.startswith(("seed", "model.", "train.", "data.tokenizer."))
             },
             {f"best_{self.config.train.metric}": abs(self.state.best_score or 0.0)},
         )
