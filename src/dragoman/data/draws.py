@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -23,13 +23,22 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return x ^ (x >> np.uint64(31))
 
 
-def uniforms(*keys: Any) -> NDArray[np.float64]:
-    """Return numbers in [0, 1), one for each combination of the broadcast integer keys."""
-    state = np.zeros((), np.uint64)
+def absorb(state: NDArray[np.uint64], *keys: Any) -> NDArray[np.uint64]:
+    """Return states that also depend on the broadcast integer keys, one after the other."""
     with np.errstate(over="ignore"):
         for key in keys:
-            state = mix(state + _GOLDEN + np.asarray(key).astype(np.uint64))
+            state = mix(state + GOLDEN + np.asarray(key).astype(np.uint64))
+    return state
+
+
+def unit_interval(state: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return the upper 53 bits of scrambled integers as numbers in [0, 1)."""
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def uniforms(*keys: Any) -> NDArray[np.float64]:
+    """Return numbers in [0, 1), one for each combination of the broadcast integer keys."""
+    return unit_interval(absorb(np.zeros((), np.uint64), *keys))
 
 
 def seed_of(*parts: Any) -> int:

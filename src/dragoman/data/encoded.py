@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dragoman.config import CorpusConfig, DataConfig
 from dragoman.data.cache import cache_key, cached_folder
 from dragoman.data.corpora import corpus_fingerprint, iter_pairs
-from dragoman.data.draws import mix, uniforms
+from dragoman.data.draws import absorb, uniforms
 from dragoman.data.ragged import IntArray, Ragged, merge, ranges, starts_of, sums, take
 from dragoman.data.subwords import Sampler, make_sampler
 from dragoman.data.tokenizers import (
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 16  # sentences looked at together
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SRC, _TGT, _SELECT = 0, 1, 2  # what a draw is for
 
 SamplerFactory = Callable[[Sequence[str]], Sampler]
@@ -105,9 +104,7 @@ class _Side:
             tokens = self.fixed(units.flat)
         else:
             position = ranges(np.zeros_like(units.lengths), units.lengths).astype(np.uint64)
-            with np.errstate(over="ignore"):
-                sentence = mix(base + _GOLDEN + pairs.astype(np.uint64))
-                keys = mix(np.repeat(sentence, units.lengths) + _GOLDEN + position)
+            keys = absorb(np.repeat(absorb(base, pairs), units.lengths), position)
             tokens = self.sampler.sample(self._word_of_unit[units.flat], keys)
             over = np.repeat(sums(tokens.lengths, units.lengths) > longest, units.lengths)
             if over.any():
@@ -248,10 +245,7 @@ class TrainingSet:
         return extra + (self._tag_of(pairs) >= 0) if number == _SRC else extra
 
     def _draw(self, number: int, pairs: IntArray, epoch: int) -> Ragged:
-        base = np.zeros((), np.uint64)
-        with np.errstate(over="ignore"):
-            for key in (self._seed, epoch, number):
-                base = mix(base + _GOLDEN + np.uint64(key))
+        base = absorb(np.zeros((), np.uint64), self._seed, epoch, number)
         longest = self._max_length - self._extra(number, pairs)
         return self._sides[number].draw(pairs, base, longest)
 

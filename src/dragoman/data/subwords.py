@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dragoman.config import TokenizerConfig
-from dragoman.data.draws import mix
+from dragoman.data.draws import GOLDEN, mix, unit_interval
 from dragoman.data.ragged import IntArray, Ragged, starts_of, sums, take
 from dragoman.data.sentencepieces import SPACE, Inventory, SentencePieceTokenizer
 from dragoman.data.tokens import UNK, Tokenizer
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _CELLS = 1 << 16  # symbols that BPE-dropout works on at once
 _NO_MERGE = np.iinfo(np.int32).max
 
@@ -50,8 +49,8 @@ def make_sampler(
 def _uniform(keys: NDArray[np.uint64], counter: NDArray[np.int64] | int) -> NDArray[np.float64]:
     """Return the draw number ``counter`` of every key, in [0, 1)."""
     with np.errstate(over="ignore"):
-        state = mix(keys + (np.asarray(counter).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        state = mix(keys + (np.asarray(counter).astype(np.uint64) + np.uint64(1)) * GOLDEN)
+    return unit_interval(state)
 
 
 class _Symbols:
