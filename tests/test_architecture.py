@@ -21,7 +21,7 @@ ORDER = [
     ("data",),
     ("models",),
     ("decoding",),
-    ("evaluation",),
+    ("evaluation", "export"),
     ("reporting",),
     ("training",),
     ("cli",),

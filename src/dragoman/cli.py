@@ -213,6 +213,22 @@ def attention(arguments: argparse.Namespace) -> None:
         )
 
 
+def export(arguments: argparse.Namespace) -> None:
+    """Write a run into a folder for another runtime."""
+    from dragoman.export.export import export as run_export
+    from dragoman.export.export import write_export
+
+    translator, runs, _ = _load(arguments)
+    checkpoint = runs[0].checkpoint(arguments.checkpoint).name
+    origin = f"run {runs[0].name}, {checkpoint}, weights: {arguments.weights or 'as validated'}"
+    files = run_export(translator, arguments.format, arguments.quantization, origin)
+    suffix = "" if arguments.quantization == "float32" else f"-{arguments.quantization}"
+    folder = Path(arguments.output or runs[0].folder / f"{arguments.format}{suffix}")
+    write_export(folder, files)
+    size = sum(len(content) for content in files.values()) / 1e6
+    print(f"{origin}\nwritten to {folder} ({size:.1f} MB); README.txt there says how to use it")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line of ``dragoman``."""
     main = _Parser(
@@ -254,6 +270,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--head", type=int, help="one head of --layer; default: all")
     sub.add_argument("--output", metavar="PNG", help="default: in the run folder")
     sub.add_argument("--aer", metavar="SPLIT", help="alignment error rate (embedded corpus)")
+    sub = command("export", export, "write a run for another runtime: CTranslate2 or ONNX")
+    sub.add_argument("--format", required=True, choices=("ctranslate2", "onnx"),
+                     help="ctranslate2: Transformers; onnx: recurrent models")  # fmt: skip
+    sub.add_argument("--output", metavar="FOLDER", help="default: in the run folder")
+    sub.add_argument("--quantization", default="float32", choices=("float32", "int8"),
+                     help="ctranslate2: of the weights; default: float32")  # fmt: skip
     return main
 
 

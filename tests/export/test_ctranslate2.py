@@ -1,0 +1,213 @@
+"""CTranslate2 computes what Dragoman computes: same tokens, same scores, over every option."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import tiny
+from dragoman.config import Config, DataConfig, DecodeConfig
+from dragoman.data.batching import pad, ragged
+from dragoman.data.tokenizers import BOS, EOS, PAD, SPECIALS
+from dragoman.decoding.search import search
+from dragoman.decoding.translator import Translator
+from dragoman.errors import DragomanError
+from dragoman.export.ctranslate2 import check, export
+from dragoman.models.seq2seq import reorder
+
+ctranslate2 = pytest.importorskip("ctranslate2", reason="needs dragoman[ctranslate2]")
+
+VOCAB, MOST = 30, 12
+NAMES = [name for name in tiny.ZOO if name.startswith("transformer")]
+REFUSED = {n for n in NAMES if "-additive-" in n or "-general-rotary-" in n}
+
+
+class Numbers:
+    """A vocabulary of ``SPECIALS`` and t4, t5 and so on."""
+
+    def __init__(self, size: int = VOCAB) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        return [SPECIALS[n] if n < len(SPECIALS) else f"t{n}" for n in ids]
+
+    def ids(self, tokens: Sequence[str]) -> list[int]:
+        return [SPECIALS.index(t) if t in SPECIALS else int(t[1:]) for t in tokens]
+
+
+def model_of(config: Any, seed: int = 0) -> nn.Module:
+    """Return random weights that never like padding, so that scores can be compared."""
+    model = tiny.build(config, seed=seed, vocab=VOCAB, dtype=torch.float32)
+    with torch.no_grad():
+        model.output.bias[[PAD, BOS]] = -1e4
+        model.output.bias[EOS] += 1.0
+    return model
+
+
+def exported(
+    model: nn.Module, folder: Path, quantization: str = "float32", size: int = VOCAB
+) -> Any:
+    """Export a model and load it with CTranslate2."""
+    config = Config(model=model.config, data=DataConfig(max_length=20))
+    whole = Translator([model], Numbers(size), Numbers(size), config, torch.device("cpu"))
+    for name, content in export(whole, quantization)[0].items():
+        (folder / name).write_bytes(content)
+    return ctranslate2.Translator(str(folder), compute_type=quantization, intra_threads=1)
+
+
+def translate(there: Any, rows: list[list[int]], **options: Any) -> list[Any]:
+    """Translate source rows, which end in EOS; CTranslate2 adds its own."""
+    return there.translate_batch(
+        [Numbers().tokens(row[:-1]) for row in rows],
+        min_decoding_length=0,
+        return_scores=True,
+        return_end_token=True,
+        **options,
+    )
+
+
+def here(model: nn.Module, rows: list[list[int]], decode: DecodeConfig) -> list[list[int]]:
+    table = ragged(rows)
+    lengths = torch.from_numpy(table.lengths)
+    return [
+        found[0].tokens for found in search([model], torch.from_numpy(pad(table)), lengths, decode)
+    ]
+
+
+def log_prob(model: nn.Module, source: list[int], target: list[int]) -> float:
+    """Return what the model says of a target, which need not end in EOS."""
+    with torch.no_grad():
+        states = model(tiny.pairs([source], [target]))
+        log_probs = model.project(states).double().log_softmax(-1)
+    return float(log_probs.gather(1, torch.tensor(target)[:, None]).sum())
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - REFUSED))
+def test_tokens_and_scores_are_the_same(name: str, tmp_path: Path) -> None:
+    model = model_of(tiny.ZOO[name])
+    there = exported(model, tmp_path)
+    # One source is longer than the learned positions and than the last distance of T5's.
+    rows = tiny.sentences([1, 3, 7, 2, 140], seed=5, vocab=VOCAB)
+    greedy = tiny.decode(method="greedy", max_length_extra=MOST)
+    best = translate(there, rows, beam_size=1, max_decoding_length=MOST)
+    found = [Numbers().ids(one.hypotheses[0]) for one in best]
+    assert [[t for t in row if t != EOS] for row in found] == here(model, rows, greedy)
+    assert len({one.scores[0] for one in best}) == len(rows), "the source says something"
+    several = translate(
+        there, rows, beam_size=5, num_hypotheses=5, length_penalty=0, max_decoding_length=MOST
+    )
+    for row, one in zip(rows, several, strict=True):
+        for tokens, score in zip(one.hypotheses, one.scores, strict=True):
+            assert score == pytest.approx(log_prob(model, row, Numbers().ids(tokens)), abs=2e-4)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_it_cannot_express_is_refused_by_name(name: str) -> None:
+    with pytest.raises(DragomanError, match=r"^model\.attention: .* expected dot"):
+        check(tiny.ZOO[name])
+
+
+def test_recurrent_models_are_sent_to_the_other_format() -> None:
+    with pytest.raises(DragomanError, match=r"^model\.name: .*'rnn'.*--format onnx"):
+        check(tiny.rnn())
+
+
+def test_padding_is_never_translated_to(tmp_path: Path) -> None:
+    model = model_of(tiny.transformer())
+    with torch.no_grad():
+        model.output.bias[[PAD, BOS]] = 50.0
+    rows = tiny.sentences([3, 6], vocab=VOCAB)
+    (*best,) = translate(exported(model, tmp_path), rows, beam_size=1, max_decoding_length=MOST)
+    found = [Numbers().ids(one.hypotheses[0]) for one in best]
+    assert not {PAD, BOS} & {token for row in found for token in row}
+    greedy = tiny.decode(method="greedy", max_length_extra=MOST)
+    assert [[t for t in row if t != EOS] for row in found] == here(model, rows, greedy)
+
+
+def beams_kept_full(
+    model: nn.Module, source: list[int], size: int, alpha: float
+) -> tuple[float, list[int]]:
+    """Search as CTranslate2 does, over Dragoman's model; return the best score and its tokens.
+
+    Where Dragoman's beam has one hypothesis less after one has ended, here the best candidate that
+    does not end takes its place.
+    """
+    memory = model.encode(torch.tensor([source]), torch.tensor([len(source)]))
+    state = reorder(model.init_state(memory), torch.zeros(size, dtype=torch.long))
+    beams: list[tuple[float, list[int]]] = [(0.0, [])] + [(-1e9, [])] * (size - 1)
+    done: list[tuple[float, list[int]]] = []
+    while len(done) < size:
+        last = torch.tensor([tokens[-1] if tokens else BOS for _, tokens in beams])
+        logits, state = model.decode_step(last, state, memory)
+        logits[:, [PAD, BOS]] = -1e4
+        scores = torch.tensor([score for score, _ in beams]).double()
+        totals = scores[:, None] + logits.double().log_softmax(-1)
+        best, places = totals.flatten().topk(2 * size)
+        candidates = [
+            (score, place // logits.shape[1], place % logits.shape[1])
+            for score, place in zip(best.tolist(), places.tolist(), strict=True)
+        ]
+        for score, parent, token in candidates[:size]:
+            if token == EOS:
+                tokens = [*beams[parent][1], EOS]
+                done.append((score / len(tokens) ** alpha, tokens))
+        spare = [c for c in candidates[size:] if c[2] != EOS]
+        kept = [c if c[2] != EOS else spare.pop(0) for c in candidates[:size]]
+        state = reorder(state, torch.tensor([parent for _, parent, _ in kept]))
+        beams = [(score, [*beams[parent][1], token]) for score, parent, token in kept]
+    return max(done)
+
+
+@pytest.mark.parametrize("alpha", [0.6, 1.0])
+def test_beam_search(alpha: float, tmp_path: Path) -> None:
+    model = tiny.fluent("transformer").float()
+    there = exported(model, tmp_path, size=tiny.VOCAB)
+    rows = tiny.sentences([1 + n % 7 for n in range(40)], seed=5)
+    found = translate(there, rows, beam_size=5, length_penalty=alpha, max_decoding_length=40)
+    theirs = [Numbers().ids(one.hypotheses[0]) for one in found]
+    for row, one, tokens in zip(rows[:12], found, theirs, strict=False):
+        with torch.no_grad():
+            score, expected = beams_kept_full(model, row, 5, alpha)
+        assert tokens == expected
+        assert one.scores[0] == pytest.approx(score, abs=1e-5)
+    ours = here(
+        model,
+        rows,
+        tiny.decode(
+            beam_size=5,
+            length_penalty=alpha,
+            length_penalty_form="power",
+            stopping="first",
+            max_length_extra=40,
+        ),
+    )
+    # Dragoman lets the place of an ended hypothesis go, which changes few results.
+    same = sum([*mine, EOS] == tokens for mine, tokens in zip(ours, theirs, strict=True))
+    assert same >= 0.9 * len(rows)
+
+
+def test_int8(tmp_path: Path) -> None:
+    model = model_of(tiny.transformer(d_model=64, d_ff=64, num_heads=4))
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    sizes, found = {}, {}
+    for quantization in ("float32", "int8"):
+        folder = tmp_path / quantization
+        folder.mkdir()
+        there = exported(model, folder, quantization)
+        sizes[quantization] = (folder / "model.bin").stat().st_size
+        rows = tiny.sentences([4, 6], vocab=VOCAB)
+        found[quantization] = translate(there, rows, beam_size=5, max_decoding_length=MOST)
+    assert sizes["int8"] < 0.7 * sizes["float32"]
+    exact, rounded = ([one.scores[0] for one in found[q]] for q in ("float32", "int8"))
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, abs=0.5)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())

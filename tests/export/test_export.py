@@ -1,0 +1,187 @@
+"""Exported folders: they translate by themselves, say how, and replace nothing but their like."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+import tinyruns
+from dragoman.cli import main, parser
+from dragoman.config import Config, CorpusConfig, DataConfig, TokenizerConfig
+from dragoman.data.tokenizers import train_tokenizers
+from dragoman.decoding.translator import Translator
+from dragoman.errors import DragomanError
+from dragoman.export import weights
+from dragoman.export.export import FORMATS, export, write_export
+from dragoman.models.seq2seq import build_model
+
+PAIRS = [
+    ("Ein kleiner Hund läuft im Park.", "A small dog runs in the park."),
+    ("Die alte Frau springt am Strand.", "The old woman jumps at the beach."),
+    ("Ein Junge spielt, und ein Hund bellt!", "A boy plays, and a dog barks!"),
+]
+# The last one is longer than ``data.max_length``, and one has characters never seen.
+LINES = [PAIRS[0][0], "", PAIRS[1][0], "  ", "Ein  Hund (☃☃) spielt", " ".join(["Hund"] * 60)]
+MODELS = {
+    "ctranslate2": tiny.transformer(tie_embeddings="none", d_model=32, d_ff=32),
+    "onnx": tiny.rnn(d_embed=32, d_model=32),
+}
+
+
+def needs(format: str) -> None:
+    for package in {"ctranslate2": ["ctranslate2"], "onnx": ["onnx", "onnxruntime"]}[format]:
+        pytest.importorskip(package, reason=f"needs dragoman[{format}]")
+
+
+def translator(format: str, tag: str | None = None, **tokenizer: Any) -> Translator:
+    """Return a model with random weights and tokenizers trained on ``PAIRS``."""
+    kinds = TokenizerConfig(**{"vocab_size": 50, **tokenizer})
+    data = DataConfig(max_length=40, corpora=[CorpusConfig(tag=tag)], tokenizer=kinds)
+    # Of like length for all: CTranslate2 has one limit for everything it translates.
+    decode = tiny.decode(method="greedy", max_length_extra=15)
+    config = Config(data=data, model=MODELS[format], decode=decode)
+    tags = [] if tag is None else [tag]
+    src, tgt = train_tokenizers(kinds, lambda: iter(PAIRS), ("de", "en"), tags)
+    model = build_model(config.model, len(src), len(tgt), seed=3).eval()
+    with torch.no_grad():  # fresh weights say the same of every source
+        for parameter in model.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape))
+    return Translator([model], src, tgt, config, torch.device("cpu"))
+
+
+@pytest.mark.filterwarnings("ignore:line 6")
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"joint": False, "lowercase": True, "vocab_size": 32, "tag": "<2en>"},
+        {"algorithm": "bpe", "byte_fallback": True, "vocab_size": 330, "tag": "<2en>"},
+        {"kind": "spacy"},
+        {"kind": "spacy", "form": "plain", "lowercase": True, "tag": "<2en>"},
+    ],
+    ids=["joint", "apart", "bytes", "words", "plain"],
+)
+def test_the_program_in_the_folder_translates_the_same(
+    format: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    needs(format)
+    whole = translator(format, **options)
+    write_export(tmp_path / "there", export(whole, format, "float32", "run r, step-1"))
+    namespace = runpy.run_path(str(tmp_path / "there" / "translate.py"))
+    ours = [found[0].text for found in whole.translate(LINES, whole.config.decode)]
+    assert namespace["translate"](LINES) == ours
+    assert len(set(ours)) > 2
+    assert ours[1] == ours[3] == ""
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tinyruns.trained(tmp_path_factory)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("run", "format"), [("one", "ctranslate2"), ("words", "onnx")])
+def test_the_command_and_its_readme(
+    run: str,
+    format: str,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needs(format)
+    folder = tmp_path / "there"
+    search = ["decode.method=greedy", "decode.max_length_ratio=0"]
+    words = ["export", run, "--format", format, "--output", str(folder), *search]
+    assert main(words) == 0
+    assert str(folder) in capsys.readouterr().out
+    readme = (folder / "README.txt").read_text("utf-8")
+    assert f"run {run}, step-" in readme
+    (command,) = (line.strip() for line in readme.splitlines() if "translate.py <" in line)
+    text = (home / "text" / "test.de").read_text("utf-8") + "\nEin hund."
+    (folder / "in.txt").write_text(text, "utf-8")
+    subprocess.run(
+        command.replace("python", sys.executable, 1),
+        shell=True,
+        cwd=folder,
+        env=tinyruns.environment(),
+        check=True,
+    )
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert main(["translate", run, *search, "decode.replace_unknown=false"]) == 0
+    assert (folder / "out.txt").read_text("utf-8") + "\n" == capsys.readouterr().out
+
+
+def test_the_default_folder_is_in_the_run_and_an_export_is_replaced(home: Path) -> None:
+    needs("ctranslate2")
+    for quantization, name in (("float32", "ctranslate2"), ("int8", "ctranslate2-int8")):
+        folder = home / "checkpoints" / "two" / name
+        for _ in range(2):
+            words = ["export", "two", "--format", "ctranslate2", "--quantization", quantization]
+            assert main(words) == 0
+            assert (folder / "model.bin").is_file()
+            assert not (folder / "stale").exists()
+            (folder / "stale").touch()
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Return the one line that a refused command prints."""
+    capsys.readouterr()
+    assert main(["export", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_refusals(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "model.name" in refusal(capsys, "words", "--format", "ctranslate2")
+    assert "model.name" in refusal(capsys, "one", "--format", "onnx")
+    int8 = ["--quantization", "int8"]
+    assert "--quantization" in refusal(capsys, "words", "--format", "onnx", *int8)
+    assert "one run" in refusal(capsys, "one", "two", "--format", "ctranslate2")
+
+
+def test_a_missing_package_is_named(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    for run, format in (("one", "ctranslate2"), ("words", "onnx")):
+        assert f"dragoman[{format}]" in refusal(capsys, run, "--format", format)
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_is_no_export_is_left_alone(what: str, tmp_path: Path) -> None:
+    target = tmp_path / "mine"
+    if what == "folder":
+        target.mkdir()
+        (target / "README.txt").write_text("Mine.")
+    else:
+        target.write_text("Mine.")
+    with pytest.raises(DragomanError, match=r"mine: is there already.*--output"):
+        write_export(target, {"README.txt": b"Exported by Dragoman"})
+    assert (target / "README.txt" if what == "folder" else target).read_text() == "Mine."
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    write_export(tmp_path / "new", {"a": b"1"})
+    assert (tmp_path / "new" / "a").read_bytes() == b"1"
+
+
+def test_the_command_offers_every_format() -> None:
+    (commands,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (option,) = (a for a in commands.choices["export"]._actions if a.dest == "format")
+    assert set(option.choices) == set(FORMATS)
