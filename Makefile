@@ -18,7 +18,7 @@ SPLIT      ?=
 ARGS       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint data train eval translate attention tensorboard clean
+.PHONY: help setup demo test test-slow lint data train eval translate attention tensorboard bench bench-quick clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [EXPERIMENT=... RUN=... SPLIT=... ARGS=...]"
@@ -73,6 +73,13 @@ attention: $(VENV)/.ready  ## draw the attention of RUN (ARGS='--sentence "..."'
 
 tensorboard: $(VENV)/.ready  ## watch all runs in TensorBoard
 	@$(BIN)/tensorboard --logdir checkpoints $(ARGS)
+
+bench: $(VENV)/.ready  ## training speed beside other tools (20 minutes and more; ARGS="--only marian")
+	@$(BIN)/python scripts/benchmark.py --out docs/benchmarks $(if $(MULTI30K),--multi30k $(MULTI30K)) $(ARGS)
+
+bench-quick: $(VENV)/.ready  ## Dragoman beside the nn.Transformer loop, and where a step's time goes
+	@$(BIN)/python scripts/benchmark.py --quick $(if $(MULTI30K),--multi30k $(MULTI30K)) $(ARGS)
+	@$(BIN)/python scripts/profile_step.py $(if $(MULTI30K),data.root=$(MULTI30K))
 
 clean:  ## remove caches of tools and tests (never data or checkpoints)
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -1,0 +1,155 @@
+"""Where a training step's time goes, and how near it is to its own matrix products.
+
+    python scripts/profile_step.py [--steps 10] [--rounds 3] [--json FILE] [key=value ...]
+
+Trains ``+experiment=benchmark`` (or another one) for some steps and prints the share of input,
+forward pass, loss, backward pass and update, and the costliest operators. Then every matrix product
+that the steps did in their linear layers, forward and backward, is done again alone at the same
+shapes: the time nothing but arithmetic would take. Rounds of steps and of replays alternate, so
+that a machine that slows down slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dragoman.compose import compose_config, fail
+from dragoman.data.batching import Bucket
+from dragoman.errors import DragomanError
+from dragoman.runs import Run
+from dragoman.training.distributed import Ranks
+from dragoman.training.trainer import Trainer
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+PARTS = ("input", "forward", "loss", "backward", "update")
+PRODUCTS = {torch.ops.aten.mm.default: (0, 1), torch.ops.aten.addmm.default: (1, 2)}
+
+# (rows, inner, columns), and for both factors whether they lie transposed in memory.
+Product = tuple[int, int, int, bool, bool]
+
+
+class Products(TorchDispatchMode):
+    """Notes the matrix products of linear layers; attention's, which see padding, are left out."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[Product] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if op in PRODUCTS:
+            a, b = (args[place] for place in PRODUCTS[op])
+            turned = [factor.stride(0) == 1 and factor.stride(1) > 1 for factor in (a, b)]
+            self.found.append((*a.shape, b.shape[1], turned[0], turned[1]))
+        return op(*args, **(kwargs or {}))
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Return seconds."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def replay(products: list[Product]) -> float:
+    """Return the seconds that a step's products take alone.
+
+    Each has factors of its own, drawn beforehand, as in the step: sharing them would leave them in
+    the cache, where the step never finds them.
+    """
+
+    def factor(rows: int, columns: int, turned: bool) -> Tensor:
+        return torch.randn(columns, rows).t() if turned else torch.randn(rows, columns)
+
+    pairs = [(factor(m, k, a), factor(k, n, b)) for m, k, n, a, b in products]
+
+    def run() -> None:
+        for a, b in pairs:
+            a @ b
+
+    return timed(run)
+
+
+def measure(trainer: Trainer, steps: int, rounds: int) -> dict[str, Any]:
+    """Return the figures of some steps."""
+    batches: list[list[Bucket]] = [trainer.stream.take(1) for _ in range(steps)]
+
+    def work() -> None:
+        for buckets in batches:
+            trainer.step(buckets)
+
+    work()  # warm-up
+    noted: list[list[Product]] = []
+    for buckets in batches:
+        with Products() as mode:
+            trainer.step(buckets)
+        noted.append(mode.found)
+    whole, products = [], []
+    for _ in range(rounds):
+        trainer.step(batches[0])  # the replay has had its turn with the memory
+        whole.append(timed(work))
+        products.append(sum(replay(found) for found in noted))
+    with profile(activities=[ProfilerActivity.CPU]) as trace:
+        work()
+    averages = trace.key_averages()
+    parts = {event.key: event.cpu_time_total for event in averages if event.key in PARTS}
+    print(averages.table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40))
+    tokens = sum(bucket.tgt_tokens for buckets in batches for bucket in buckets)
+    flop = sum(2 * m * k * n for found in noted for m, k, n, _, _ in found)
+    step, product = statistics.median(whole), statistics.median(products)
+    return {
+        "milliseconds_per_step": 1000 * step / steps,
+        "tokens_per_second": tokens / step,
+        "parts": {name: parts[name] / sum(parts.values()) for name in PARTS},
+        "products_share": product / step,
+        "products_gflop_per_second": flop / product / 1e9,
+        "mflop_per_target_token": flop / tokens / 1e6,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments, overrides = parser.parse_known_args()
+    if not any(word.startswith("+experiment=") for word in overrides):
+        overrides.insert(0, "+experiment=benchmark")
+    try:
+        config, _ = compose_config(CONFIGS, [*overrides, "log.tensorboard=false"])
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = Trainer(config, Run(Path(folder)), Ranks())
+            figures = measure(trainer, arguments.steps, arguments.rounds)
+    except DragomanError as problem:
+        fail(problem)
+    print(
+        f"{figures['milliseconds_per_step']:.0f} ms a step on {figures['threads']} threads, ",
+        end="",
+    )
+    print(f"{figures['tokens_per_second']:,.0f} target tokens/s")
+    print("  ".join(f"{name} {100 * share:.0f} %" for name, share in figures["parts"].items()))
+    print(
+        f"its matrix products alone: {100 * figures['products_share']:.0f} % of the step, at "
+        f"{figures['products_gflop_per_second']:.0f} GFLOP/s "
+        f"({figures['mflop_per_target_token']:.1f} MFLOP a target token)"
+    )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
