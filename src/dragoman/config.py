@@ -219,6 +219,7 @@ class TrainConfig:
     clip_norm: float = key(1.0, "largest gradient norm; 0 turns clipping off", low=0.0)
     label_smoothing: float = key(0.1, "mass spread over the vocabulary", low=0.0, high=0.99)
     precision: str = key("float32", "autocast type (bf16: GPUs)", choices=("float32", "bf16"))
+    fast: bool = key(True, "false: compute in the plainest way, to compare with")
 
     teacher_forcing: float = key(1.0, "probability that the decoder is fed the reference token",
                                  low=0.0, high=1.0)  # fmt: skip

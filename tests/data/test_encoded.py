@@ -296,7 +296,7 @@ def test_from_config_to_rows(
     data = DataConfig(
         cache=str(tmp_path), corpora=[CorpusConfig(tag="<2en>", weight=2)], tokenizer=config
     )
-    first = train_or_load_tokenizers(data, 1)
+    first = train_or_load_tokenizers(data)
     mixture = build_training_set(data, *first, 1)
     assert len(text_files) == 1  # cut once for the vocabulary and for the ids
     src, tgt = mixture.rows(np.arange(96), 0)
@@ -304,7 +304,7 @@ def test_from_config_to_rows(
     assert [first[1].decode(row) for row in split(tgt)] == [pair[1] for pair in PAIRS]
     assert {row[0] for row in split(src)} == {first[0].tag_id("<2en>")}
     assert len(mixture.epoch_pairs(0)) == 192
-    loaded = train_or_load_tokenizers(data, 2)
+    loaded = train_or_load_tokenizers(data)
     direct: tuple[Tokenizer, Tokenizer] = train_tokenizers(
         config, lambda: PAIRS, ("de", "en"), ("<2en>",)
     )
@@ -317,7 +317,7 @@ def test_from_config_to_rows(
 def test_sampling_does_not_train_another_tokenizer(text_files: list[int], tmp_path: Path) -> None:
     def folders(config: TokenizerConfig) -> int:
         data = DataConfig(cache=str(tmp_path), corpora=[CorpusConfig()], tokenizer=config)
-        train_or_load_tokenizers(data, 1)
+        train_or_load_tokenizers(data)
         return len([path for path in tmp_path.iterdir() if path.is_dir()])
 
     assert folders(TokenizerConfig(vocab_size=90)) == 2

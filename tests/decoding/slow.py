@@ -71,7 +71,7 @@ def greedy(models: Sequence[Any], source: list[int], config: DecodeConfig) -> li
 
 @torch.no_grad()
 def beam(models: Sequence[Any], source: list[int], config: DecodeConfig) -> list[Hypothesis]:
-    """Beam search over sorted lists, with both stopping rules."""
+    """Beam search over sorted lists, with both stopping rules; a beam of one is greedy."""
     opened: list[tuple[float, list[int]]] = [(0.0, [])]
     done: list[Hypothesis] = []
     while opened:
@@ -83,11 +83,14 @@ def beam(models: Sequence[Any], source: list[int], config: DecodeConfig) -> list
         ]
         extensions.sort(key=lambda extension: -extension[0])
         opened = []
-        for total, tokens in extensions[: config.beam_size]:
-            if tokens[-1] == EOS:
-                done.append(Hypothesis(tokens[:-1], total, total / penalty(len(tokens), config)))
-            else:
+        if config.beam_size == 1:
+            del extensions[1:]
+        for rank, (total, tokens) in enumerate(extensions):
+            if tokens[-1] != EOS:
                 opened.append((total, tokens))
+            elif rank < config.beam_size:
+                done.append(Hypothesis(tokens[:-1], total, total / penalty(len(tokens), config)))
+        del opened[config.beam_size :]
         done.sort(key=lambda hypothesis: -hypothesis.score)
         if opened and len(done) >= config.nbest:
             if config.stopping == "first" and len(done) >= config.beam_size:
@@ -128,7 +131,8 @@ class Markov(nn.Module):
     def decode_step(
         self, token_B: Tensor, state: Table, memory: Table, weights: Any = None
     ) -> tuple[Tensor, Table]:
-        return self.logits_SVV[memory.first_B, token_B], Table(state.first_B + 1)
+        first_R = memory.first_B.repeat_interleave(len(token_B) // len(memory.first_B))
+        return self.logits_SVV[first_R, token_B], Table(state.first_B + 1)
 
     def project(self, states: Tensor) -> Tensor:
         return states

@@ -165,7 +165,7 @@ def test_a_beam_stops_by_its_rule(stopping: str) -> None:
         stopping=stopping,
     )
     ((best,),) = run([model], [[0, EOS]], config)
-    if stopping == "first":  # the end at once, and "5", which ended one step later
+    if stopping == "first":  # the end at once, and "4", which ended one step later
         assert best.tokens == []
         assert len(model.rows) == 2
     else:

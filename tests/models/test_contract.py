@@ -200,9 +200,11 @@ def test_the_source_is_projected_once_per_sentence(
     for kind in (Attention, MultiHeadAttention):
         original = kind.prepare
 
-        def counted(self: nn.Module, states: Tensor, original: Any = original) -> Any:
+        def counted(
+            self: nn.Module, states: Tensor, original: Any = original, **options: Any
+        ) -> Any:
             calls.append(self)
-            return original(self, states)
+            return original(self, states, **options)
 
         monkeypatch.setattr(kind, "prepare", counted)
     roll_out(tiny.build(config), batch)

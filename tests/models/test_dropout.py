@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from dragoman.models import dropout as dropout_module
 from dragoman.models.dropout import dropout, keep_mask
 
 # Draws per test; a rate of 0.5 is then known to 0.0005 (one standard deviation).
@@ -27,7 +28,7 @@ def test_a_lane_is_kept_for_exactly_that_share_of_its_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.int64)
-    monkeypatch.setattr(torch.Tensor, "random_", lambda self, *bounds: self.copy_(every))
+    monkeypatch.setattr(dropout_module, "_words", lambda count: every)
     for p in RATES:
         mask, keep = keep_mask(torch.empty(2**16), p)
         assert int(mask.sum()) == keep * 2**16
@@ -73,6 +74,23 @@ def test_gradient_passes_where_the_value_did() -> None:
     torch.testing.assert_close(x.grad, (out / x).detach(), rtol=1e-12, atol=0)
 
 
+def test_with_a_residual_it_is_the_sum_forward_and_backward() -> None:
+    x, residual = (torch.randn(6, 7, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    torch.manual_seed(1)
+    plain = residual + dropout(x, 0.3)
+    torch.manual_seed(1)
+    fused = dropout(x, 0.3, residual=residual)
+    torch.testing.assert_close(fused, plain, rtol=1e-15, atol=1e-15)
+    upstream = torch.randn(6, 7, dtype=torch.float64)
+    for mine, other in zip(
+        torch.autograd.grad(fused, [x, residual], upstream),
+        torch.autograd.grad(plain, [x, residual], upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other)
+    assert torch.equal(dropout(x, 0.3, training=False, residual=residual), residual + x)
+
+
 @pytest.mark.parametrize(("p", "training"), [(0.5, False), (0.0, True), (0.0, False)])
 def test_identity_when_not_training_or_at_rate_zero(p: float, training: bool) -> None:
     x = torch.randn(3, 4)
@@ -85,7 +103,8 @@ def test_identity_when_not_training_or_at_rate_zero(p: float, training: bool) ->
 def test_any_shape_and_layout(shape: tuple[int, ...]) -> None:
     mask, _ = keep_mask(torch.empty(shape), 0.5)
     assert mask.shape == shape
-    assert mask.dtype == torch.bool
+    assert mask.dtype == torch.float32
+    assert set(mask.unique().tolist()) <= {0.0, 1.0}
     x = torch.randn(6, 8).t()
     assert dropout(x, 0.5).shape == x.shape
 

@@ -40,19 +40,18 @@ def test_sinusoids_are_the_closed_formula() -> None:
 
 def test_sinusoids_have_no_longest_sentence() -> None:
     positions = SinusoidalPositions(D, H, 4, True)
-    x = torch.zeros(1, 50, D, dtype=torch.float64)
-    np.testing.assert_array_equal(positions.add(x, 30)[0], sinusoids(torch.arange(30, 80), D))
+    expected = sinusoids(torch.arange(30, 80), D)
+    np.testing.assert_array_equal(positions.added(30, 50), expected)
     # The grown table serves short sentences as before, and is no part of the checkpoint.
-    np.testing.assert_array_equal(positions.add(x[:, :3], 0)[0], sinusoids(torch.arange(3), D))
+    np.testing.assert_array_equal(positions.added(0, 3), sinusoids(torch.arange(3), D))
     assert not positions.state_dict()
 
 
 def test_learned_positions_past_the_table_share_its_last() -> None:
     positions = LearnedPositions(D, H, 5, False).double()
-    added = positions.add(torch.zeros(2, 4, D, dtype=torch.float64), 3)
-    for row in range(2):
-        for t, place in enumerate((3, 4, 4, 4)):
-            assert torch.equal(added[row, t], positions.table[place])
+    added = positions.added(3, 4)
+    for t, place in enumerate((3, 4, 4, 4)):
+        assert torch.equal(added[t], positions.table[place])
 
 
 def test_rotation_turns_pairs_by_the_position() -> None:
@@ -155,13 +154,12 @@ def test_relative_distance_is_key_minus_query() -> None:
 @pytest.mark.parametrize("name", POSITIONS)
 def test_offsets_go_on_where_the_whole_sequence_would(name: str) -> None:
     positions = make(name, causal=True)
-    x, query = double(2, 7, D), double(2, H, 7, A)
-    torch.testing.assert_close(
-        torch.cat([positions.add(x[:, :3], 0), positions.add(x[:, 3:], 3)], 1),
-        positions.add(x, 0),
-        rtol=0,
-        atol=1e-14,
-    )
+    query, added = double(2, H, 7, A), positions.added(0, 7)
+    parts = [positions.added(0, 3), positions.added(3, 4)]
+    if added is None:
+        assert parts == [None, None]
+    else:
+        torch.testing.assert_close(torch.cat(parts), added, rtol=0, atol=1e-14)
     torch.testing.assert_close(
         torch.cat([positions.rotate(query[:, :, t : t + 1], t) for t in range(7)], 2),
         positions.rotate(query, 0),
@@ -179,13 +177,13 @@ def test_offsets_go_on_where_the_whole_sequence_would(name: str) -> None:
 @pytest.mark.parametrize("name", POSITIONS)
 def test_each_encoding_acts_in_one_place(name: str) -> None:
     positions = make(name)
-    x, query = double(2, 7, D), double(2, H, 7, A)
+    query = double(2, H, 7, A)
     acts = {
-        "add": not torch.equal(positions.add(x, 1), x),
+        "added": positions.added(1, 7) is not None,
         "rotate": not torch.equal(positions.rotate(query, 1), query),
         "bias": positions.bias(query, 0, 7) is not None,
     }
-    place = {"sinusoidal": "add", "learned": "add", "rotary": "rotate", "none": None}
+    place = {"sinusoidal": "added", "learned": "added", "rotary": "rotate", "none": None}
     assert [p for p, found in acts.items() if found] == (
         [place.get(name, "bias")] if name != "none" else []
     )
@@ -195,5 +193,6 @@ def test_each_encoding_acts_in_one_place(name: str) -> None:
 def test_type_of_the_input_is_kept(name: str) -> None:
     positions = POSITIONS[name](D, H, 9, False).to(torch.bfloat16)
     x = torch.randn(2, 7, D).to(torch.bfloat16)
-    assert positions.add(x, 2).dtype == torch.bfloat16
+    added = positions.added(2, 7)
+    assert added is None or added.dtype == torch.bfloat16
     assert positions.rotate(x.view(2, 7, H, A).transpose(1, 2), 2).dtype == torch.bfloat16

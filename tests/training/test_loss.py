@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,11 @@ from torch.nn import functional as F
 import tiny
 from dragoman.data.batching import Batch
 from dragoman.training import loss as loss_module
-from dragoman.training.loss import sequence_loss, smoothed_nll
+from dragoman.training.loss import (
+    loss_and_gradient,
+    sequence_loss,
+    smoothed_nll,
+)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
@@ -63,6 +68,55 @@ def test_chunks_change_nothing(batch: Batch, monkeypatch: pytest.MonkeyPatch) ->
     chunked = sequence_loss(model, states, batch.targets_N, 0.1)
     for a, b in zip(whole, chunked, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+@pytest.mark.parametrize("name", tiny.FEW)
+def test_the_gradient_in_chunks_is_that_of_the_plain_form(
+    name: str, chunk: int, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK", chunk)
+    losses, gradients = [], []
+    for plain in (True, False):
+        model: Any = tiny.build(tiny.FEW[name])
+        states = model(batch)
+        if plain:
+            loss = sequence_loss(model, states, batch.targets_N, 0.1)
+            (loss.smoothed / 7).backward()
+            loss = loss._replace(smoothed=loss.smoothed.detach())
+        else:
+            loss, gradient = loss_and_gradient(model, states, batch.targets_N, 0.1, divisor=7.0)
+            states.backward(gradient)
+        losses.append(loss)
+        gradients.append({key: p.grad for key, p in model.named_parameters()})
+    for mine, other in zip(*losses, strict=True):
+        torch.testing.assert_close(mine, other)
+        assert not mine.requires_grad
+    for key, expected in gradients[0].items():
+        assert expected is not None, key
+        torch.testing.assert_close(gradients[1][key], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_no_more_logits_than_a_chunk_are_ever_held(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK", 4)
+    model: Any = tiny.build(tiny.transformer())
+    sizes: list[int] = []
+    project = model.project
+
+    def watched(states: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(states))
+        return project(states)
+
+    monkeypatch.setattr(model, "project", watched)
+    states = model(batch)
+    loss_and_gradient(model, states, batch.targets_N, 0.1, divisor=1.0)
+    assert sum(sizes) == batch.num_tokens
+    assert max(sizes) == 4
+    sizes.clear()
+    loss_and_gradient(model, states, batch.targets_N, 0.1, divisor=1.0, at_once=True)
+    assert sizes == [batch.num_tokens]
 
 
 def test_padding_is_never_a_target(batch: Batch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import tinyruns
 from dragoman.cli import run_training
@@ -131,23 +132,23 @@ def test_out_of_memory_in_the_dry_run_is_one_line(
 ) -> None:
     made = trainer(home, tmp_path, tinyruns.TRANSFORMER)
 
-    def exhausted(*_: Any) -> None:
+    def exhausted(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n2 GiB")
 
-    monkeypatch.setattr(trainer_module, "sequence_loss", exhausted)
+    monkeypatch.setattr(trainer_module, "loss_and_gradient", exhausted)
     with pytest.raises(DragomanError, match=r"^train\.batch_size: the largest batch .* lower it"):
         made.dry_run()
 
 
 def nan_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the loss of one step, and of all after it, not a number."""
-    real, calls = trainer_module.sequence_loss, iter(range(1, 1000))
+    """Make the gradient of one step, and of all after it, not a number."""
+    real, calls = trainer_module.loss_and_gradient, iter(range(1, 1000))
 
-    def poisoned(*arguments: Any) -> Loss:
-        loss = real(*arguments)
-        return loss if next(calls) < step else loss._replace(smoothed=loss.smoothed * torch.nan)
+    def poisoned(*arguments: Any, **options: Any) -> tuple[Loss, Tensor]:
+        loss, gradient = real(*arguments, **options)
+        return loss, gradient if next(calls) < step else gradient * torch.nan
 
-    monkeypatch.setattr(trainer_module, "sequence_loss", poisoned)
+    monkeypatch.setattr(trainer_module, "loss_and_gradient", poisoned)
 
 
 def test_a_gradient_that_is_no_number_stops_the_run_after_saving(
@@ -196,9 +197,9 @@ def test_at_the_first_step_nothing_is_said_to_be_saved(
 def scripted(losses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     rest = iter(losses)
 
-    def score(_: Validator) -> Figures:
+    def score(validator: Validator) -> tuple[Figures, list[str]]:
         loss = next(rest)
-        return Figures(loss, 2.0, 0.5, 100 - loss)
+        return Figures(loss, 2.0, 0.5, 100 - loss), [""] * len(validator.src_lines)
 
     monkeypatch.setattr(Validator, "score", score)
 

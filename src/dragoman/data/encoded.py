@@ -290,10 +290,10 @@ def build_training_set(
     )
 
 
-def train_or_load_tokenizers(data: DataConfig, seed: int) -> tuple[Tokenizer, Tokenizer]:
+def train_or_load_tokenizers(data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
     """Train the tokenizers of ``data`` on its training corpora, or take them from its cache.
 
-    Training draws nothing, so runs of every ``seed`` share them. Weights do not count.
+    Training draws nothing, so runs of every seed share them. Weights do not count.
 
     Raises:
         DragomanError: if a corpus, the cache or the vocabulary asked for is at fault.

@@ -2,10 +2,11 @@
 
 Shapes: B sentences, K hypotheses a sentence, V vocabulary; rows are sentence-major (B * K).
 
-One loop serves all three. At every step the K best extensions of a sentence's open hypotheses
-survive (for sampling: one drawn extension of each); those that end in EOS leave, and a sentence
-without open hypotheses, or whose open ones can no longer win, leaves the batch. Greedy search is
-a beam of one. At its longest length a hypothesis must end: only EOS is allowed there, at its own
+One loop serves all three. At every step a sentence's open hypotheses are extended. Of the K best
+extensions those that end in EOS are finished; the K best others go on, so that the beam stays full.
+Greedy search is a beam of one that goes no further once it has ended; sampling draws one extension
+of each hypothesis. A sentence without open hypotheses, or whose open ones can no longer win, leaves
+the batch. At its longest length a hypothesis must end: only EOS is allowed there, at its own
 probability, so every score is the model's score of the whole sentence.
 """
 
@@ -88,10 +89,10 @@ class _Search:
         # EOS is not part of the source the ratio speaks of.
         lengths = (src_lengths_B - 1) * config.max_length_ratio + config.max_length_extra
         self.longest = lengths.long().clamp(min=1)
-        memories = self.model.encode(src_BS, src_lengths_B)
+        # A sentence's hypotheses share its memory.
+        self.memories = self.model.encode(src_BS, src_lengths_B)
         rows = self.active.repeat_interleave(self.width)
-        self.memories = reorder(memories, rows)
-        self.states = self.model.init_state(self.memories)
+        self.states = reorder(self.model.init_state(self.memories), rows)
         self.tokens = torch.full((batch * self.width,), BOS, device=self.device)
         self.history = self.tokens.new_zeros(batch * self.width, 0)
         # Doubles: a sum of forty float32 terms would lose the digits that break ties.
@@ -108,31 +109,40 @@ class _Search:
         return [found[: self.config.nbest] for found in self.done]
 
     def _constrain(self, log_probs: Tensor) -> Tensor:
-        """Return log-probabilities (rows, V) with everything forbidden at -inf."""
+        """Return log-probabilities (rows, V) with everything forbidden at -inf, in place."""
         config, length = self.config, self.history.shape[1]
-        log_probs = log_probs.to(torch.float64)
-        log_probs[:, [PAD, BOS]] = -math.inf
+        log_probs[:, PAD] = -math.inf
+        log_probs[:, BOS] = -math.inf
         longest = self.longest.repeat_interleave(self.width)
+        ending = log_probs[:, EOS].clone()
         if config.no_repeat_ngram:
             block_repeats(log_probs, self.history, config.no_repeat_ngram)
-        early = longest.clamp(max=config.min_length) > length
-        ending = log_probs[:, EOS].clone()
-        log_probs[early, EOS] = -math.inf
+        if length < config.min_length:
+            log_probs[longest > length, EOS] = -math.inf
         late = length >= longest
-        log_probs[late] = -math.inf
-        log_probs[late, EOS] = ending[late]
-        # N-gram blocking can forbid everything: then the sentence ends, even before min_length.
-        stuck = (log_probs == -math.inf).all(-1)
-        log_probs[stuck, EOS] = ending[stuck]
+        if bool(late.any()):
+            log_probs[late] = -math.inf
+            log_probs[late, EOS] = ending[late]
+        if config.no_repeat_ngram or length < config.min_length:
+            # N-gram blocking can forbid everything: then the sentence ends, even so early.
+            stuck = (log_probs == -math.inf).all(-1)
+            log_probs[stuck, EOS] = ending[stuck]
         return log_probs
 
     def _extend(self, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose K extensions per sentence: log-probability, parent in 0..K-1, token; (B, K)."""
+        """Choose extensions per sentence: log-probability, parent in 0..K-1 and token.
+
+        A beam gets (B, 2 K) of them, best first: K may end, and K are to go on. Greedy search and
+        sampling get (B, K), one for each hypothesis.
+        """
         batch, vocab = len(self.active), log_probs.shape[1]
         if not self.sampling:
-            totals = self.scores[:, :, None] + log_probs.view(batch, self.width, vocab)
-            best, flat = totals.flatten(1).topk(min(self.width, self.width * vocab))
-            return best, flat // vocab, flat % vocab
+            # No hypothesis can have more among them than K and its end.
+            best, token = log_probs.topk(min(self.width + 1, vocab) if self.width > 1 else 1)
+            totals = self.scores[:, :, None] + best.view(batch, self.width, -1)
+            chosen, flat = totals.flatten(1).topk(2 * self.width if self.width > 1 else 1)
+            token = token.view(batch, -1).gather(1, flat)
+            return chosen, flat // best.shape[1], token
         shaped = truncate(log_probs / self.config.temperature, self.config.top_k, self.config.top_p)
         # Each draw follows from (seed, sentence, sample, step), whatever else is in the batch.
         draws = uniforms(
@@ -152,21 +162,27 @@ class _Search:
     def _advance(self) -> None:
         log_probs, states = self.model.step(self.tokens, self.states, self.memories)
         totals, parent, token = self._extend(self._constrain(log_probs))
-        offset = torch.arange(len(self.active), device=self.device)[:, None] * self.width
-        rows = (offset + parent).flatten()
-        self.history = torch.cat([self.history[rows], token.flatten()[:, None]], 1)
         ended = (token == EOS) & (totals > -math.inf)
-        for sentence, slot in ended.nonzero().tolist():
-            self._finish(sentence, slot, float(totals[sentence, slot]))
+        for sentence, place in ended[:, : self.width].nonzero().tolist():
+            slot = int(parent[sentence, place])
+            self._finish(sentence, slot, float(totals[sentence, place]))
         self.scores = totals.masked_fill(ended, -math.inf)
-        self.tokens, self.states = token.flatten(), reorder(states, rows)
+        if self.scores.shape[1] > self.width:
+            self.scores, chosen = self.scores.topk(self.width)
+            parent, token = parent.gather(1, chosen), token.gather(1, chosen)
+            offset = torch.arange(len(self.active), device=self.device)[:, None] * self.width
+            rows = (offset + parent).flatten()
+            # Greedy hypotheses and samples stay in their rows, a beam's do not.
+            states, self.history = reorder(states, rows), self.history[rows]
+        self.history = torch.cat([self.history, token.flatten()[:, None]], 1)
+        self.tokens, self.states = token.flatten(), states
         self._leave()
 
     def _penalty(self, length: float) -> float:
         return length_penalty(length, self.config.length_penalty, self.config.length_penalty_form)
 
     def _finish(self, sentence: int, slot: int, log_prob: float) -> None:
-        tokens = self.history[sentence * self.width + slot, :-1].tolist()
+        tokens = self.history[sentence * self.width + slot].tolist()
         score = log_prob / self._penalty(len(tokens) + 1)
         self.done[int(self.active[sentence])].append(Hypothesis(tokens, log_prob, score))
 
@@ -195,7 +211,7 @@ class _Search:
         self.active, self.longest = self.active[kept], self.longest[kept]
         self.scores, self.tokens = self.scores[kept], self.tokens[rows]
         self.history = self.history[rows]
-        self.states, self.memories = reorder(self.states, rows), reorder(self.memories, rows)
+        self.states, self.memories = reorder(self.states, rows), reorder(self.memories, kept)
 
 
 @torch.no_grad()
@@ -218,5 +234,7 @@ def search(
     Returns:
         Per sentence, at most ``config.nbest`` hypotheses, best first.
     """
+    if src_BS.shape[0] == 0:
+        return []
     numbers = range(src_BS.shape[0]) if numbers is None else numbers
     return _Search(models, src_BS, src_lengths_B, config, numbers).run()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dragoman.models.dropout import dropout as drop
+from dragoman.models.packing import Packing
 from dragoman.models.positions import Positions
 
 
@@ -90,6 +91,10 @@ SCORES: dict[str, type[Score]] = {
 }
 
 
+# Keys up to which plain matrix products beat the fused kernel on a CPU.
+SHORT = 64
+
+
 def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     """Softmax over the last dimension where ``mask`` (bool, True = may attend) allows it.
 
@@ -97,8 +102,10 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     """
     if mask is None:
         return scores.softmax(-1)
-    filled = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return filled.softmax(-1) * mask
+    # Masks are small and broadcast: hiding by a sum spares a slow fill of all scores.
+    hide = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device)
+    hide.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+    return (scores + hide).softmax(-1) * mask.any(-1, keepdim=True).to(scores.dtype)
 
 
 def attend(
@@ -116,9 +123,10 @@ def attend(
 
     ``keys`` have been through ``score.prepare``; ``mask`` is bool and broadcasts to (B, H, T, S);
     ``bias`` is added to the scores. Scaled dot-product attention without bias takes PyTorch's fused
-    kernel unless the weights are wanted.
+    kernel unless the weights are wanted, or the rows are so short that a CPU is faster without.
     """
-    if isinstance(score, ScaledDotScore) and bias is None and not need_weights:
+    short = query_BHTA.device.type == "cpu" and keys_BHSA.shape[2] <= SHORT
+    if isinstance(score, ScaledDotScore) and bias is None and not need_weights and not short:
         return (
             F.scaled_dot_product_attention(query_BHTA, keys_BHSA, values_BHSV, mask, dropout),
             None,
@@ -145,6 +153,27 @@ class KeyValue(NamedTuple):
 
     keys: Tensor
     values: Tensor
+
+
+def fold(query_RTD: Tensor, memory: KeyValue) -> Tensor:
+    """Make the hypotheses of a sentence queries of its one row: (B * K, T, D) -> (B, K * T, D).
+
+    Beams then need no copies of the memory, and ask it in one product.
+    """
+    return query_RTD.reshape(memory.keys.shape[0], -1, query_RTD.shape[-1])
+
+
+def unfold(
+    context_BTD: Tensor, weights: Tensor | None, query_RTD: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Undo ``fold``: return the context (R, T, D) and the weights (R, H, T, S) of R rows."""
+    rows, length = query_RTD.shape[:2]
+    context = context_BTD.reshape(rows, length, -1)
+    if weights is None or weights.shape[0] == rows:
+        return context, weights
+    batch, heads, _, keys = weights.shape
+    apart = weights.view(batch, heads, rows // batch, length, keys).transpose(1, 2)
+    return context, apart.reshape(rows, heads, length, keys)
 
 
 class Attention(nn.Module):
@@ -185,8 +214,11 @@ class Attention(nn.Module):
         mask_BS: Tensor,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the context (B, T, E) and, if asked for, the weights (B, H, T, S)."""
-        query = split_heads(self.query(query_BTD), self.num_heads)
+        """Return the context (B, T, E) and, if asked for, the weights (B, H, T, S).
+
+        There may be K queries a row of the memory, (B * K, T, D), sentence by sentence.
+        """
+        query = split_heads(self.query(fold(query_BTD, memory)), self.num_heads)
         context, weights = attend(
             self.score,
             query,
@@ -195,7 +227,12 @@ class Attention(nn.Module):
             mask_BS[:, None, None, :],
             need_weights=need_weights,
         )
-        return merge_heads(context), weights
+        return unfold(merge_heads(context), weights, query_BTD)
+
+
+def _grid(x: Tensor, packing: Packing | None) -> Tensor:
+    """Return (B, T, D) of that or of packed rows (N, D)."""
+    return x if packing is None else packing.spread(x)
 
 
 class MultiHeadAttention(nn.Module):
@@ -214,36 +251,49 @@ class MultiHeadAttention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def prepare(self, memory_BSD: Tensor) -> KeyValue:
-        """Project another sequence's states to keys and values (cross-attention)."""
+    def prepare(self, memory: Tensor, packing: Packing | None = None) -> KeyValue:
+        """Project another sequence's states, (B, S, D) or packed (N, D), for cross-attention."""
         d = self.d_model
-        keys, values = F.linear(memory_BSD, self.qkv.weight[d:], self.qkv.bias[d:]).chunk(2, -1)
+        projected = F.linear(memory, self.qkv.weight[d:], self.qkv.bias[d:])
+        keys, values = _grid(projected, packing).chunk(2, -1)
         keys = self.score.prepare(split_heads(keys, self.num_heads))
         return KeyValue(keys, split_heads(values, self.num_heads))
 
     def attend_to(
-        self, x_BTD: Tensor, memory: KeyValue, mask: Tensor | None, need_weights: bool = False
+        self,
+        x: Tensor,
+        memory: KeyValue,
+        mask: Tensor | None,
+        need_weights: bool = False,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Cross-attention: ``x`` asks, prepared keys and values answer; returns (B, T, D)."""
+        """Cross-attention: ``x`` asks, prepared keys and values answer; returns a tensor like x.
+
+        There may be K rows of x a row of the memory, (B * K, T, D), sentence by sentence.
+        """
         d = self.d_model
-        query = split_heads(F.linear(x_BTD, self.qkv.weight[:d], self.qkv.bias[:d]), self.num_heads)
-        return self._finish(query, memory, mask, None, need_weights)
+        projected = F.linear(x, self.qkv.weight[:d], self.qkv.bias[:d])
+        folded = fold(projected, memory) if packing is None else packing.spread(projected)
+        query = split_heads(folded, self.num_heads)
+        out, weights = self._finish(query, memory, mask, None, need_weights, packing)
+        return unfold(out, weights, x) if packing is None else (out, weights)
 
     def forward(
         self,
-        x_BTD: Tensor,
+        x: Tensor,
         mask: Tensor | None,
         positions: Positions,
         past: KeyValue | None = None,
         need_weights: bool = False,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, KeyValue, Tensor | None]:
-        """Self-attention over ``past`` and ``x``.
+        """Self-attention over ``past`` and ``x``, (B, T, D) or packed (N, D).
 
-        Returns the output (B, T, D), keys and values of past and present together, and the weights
+        Returns the output like x, keys and values of past and present together, and the weights
         (B, H, T, S) if asked for.
         """
         query, key, value = (
-            split_heads(part, self.num_heads) for part in self.qkv(x_BTD).chunk(3, -1)
+            split_heads(part, self.num_heads) for part in _grid(self.qkv(x), packing).chunk(3, -1)
         )
         offset = 0 if past is None else past.keys.shape[2]
         query, key = positions.rotate(query, offset), positions.rotate(key, offset)
@@ -253,7 +303,7 @@ class MultiHeadAttention(nn.Module):
                 torch.cat([past.keys, present.keys], 2), torch.cat([past.values, value], 2)
             )
         bias = positions.bias(query, offset, present.keys.shape[2])
-        out, weights = self._finish(query, present, mask, bias, need_weights)
+        out, weights = self._finish(query, present, mask, bias, need_weights, packing)
         return out, present, weights
 
     def _finish(
@@ -263,6 +313,7 @@ class MultiHeadAttention(nn.Module):
         mask: Tensor | None,
         bias: Tensor | None,
         need_weights: bool,
+        packing: Packing | None,
     ) -> tuple[Tensor, Tensor | None]:
         context, weights = attend(
             self.score,
@@ -274,7 +325,8 @@ class MultiHeadAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             need_weights=need_weights,
         )
-        out: Tensor = self.out(merge_heads(context))
+        merged = merge_heads(context)
+        out: Tensor = self.out(merged if packing is None else packing.gather(merged))
         return out, weights
 
 

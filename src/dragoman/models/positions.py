@@ -3,8 +3,8 @@
 Shapes: B batch, H heads, T queries, S keys, A width of a head, D width of the model.
 
 A position encoding acts in one of three places, so it has three hooks and overrides one of them:
-``add`` on the embeddings, ``rotate`` on queries and keys, ``bias`` on the scores. ``offset`` is the
-position of the first query; it is above 0 when decoding goes on from a cache.
+``added`` to the embeddings, ``rotate`` on queries and keys, ``bias`` on the scores. ``offset`` is
+the position of the first query; it is above 0 when decoding goes on from a cache.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Positions(nn.Module):
         super().__init__()
         self.d_head = d_model // num_heads
 
-    def add(self, x_BTD: Tensor, offset: int) -> Tensor:
-        """Return the embeddings with positions added."""
-        return x_BTD
+    def added(self, offset: int, length: int) -> Tensor | None:
+        """Return what is added to the embeddings at positions offset, offset + 1, ..., (T, D)."""
+        return None
 
     def rotate(self, x_BHTA: Tensor, offset: int) -> Tensor:
         """Return queries or keys turned by their positions."""
@@ -58,13 +58,13 @@ class SinusoidalPositions(Positions):
         table = sinusoids(torch.arange(max_positions), d_model)
         self.register_buffer("table", table, persistent=False)
 
-    def add(self, x_BTD: Tensor, offset: int) -> Tensor:
-        """Return the embeddings with positions added; there is no longest sentence."""
-        end = offset + x_BTD.shape[1]
+    def added(self, offset: int, length: int) -> Tensor:
+        """Return rows of the table (T, D); there is no longest sentence."""
+        end = offset + length
         if end > self.table.shape[0]:
             longer = torch.arange(2 * end, device=self.table.device)
-            self.table = sinusoids(longer, x_BTD.shape[2])
-        return x_BTD + self.table[offset:end].to(x_BTD.dtype)
+            self.table = sinusoids(longer, self.table.shape[1])
+        return self.table[offset:end]
 
 
 class LearnedPositions(Positions):
@@ -74,10 +74,10 @@ class LearnedPositions(Positions):
         super().__init__(d_model, num_heads, max_positions, causal)
         self.table = nn.Parameter(torch.randn(max_positions, d_model) * d_model**-0.5)
 
-    def add(self, x_BTD: Tensor, offset: int) -> Tensor:
-        """Return the embeddings with positions added; positions past the table share its last."""
-        places = torch.arange(offset, offset + x_BTD.shape[1], device=x_BTD.device)
-        return x_BTD + self.table[places.clamp(max=self.table.shape[0] - 1)]
+    def added(self, offset: int, length: int) -> Tensor:
+        """Return rows of the table (T, D); positions past its end share its last."""
+        places = torch.arange(offset, offset + length, device=self.table.device)
+        return self.table[places.clamp(max=self.table.shape[0] - 1)]
 
 
 class RotaryPositions(Positions):

@@ -10,6 +10,7 @@ input, and the new state is read out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from dragoman.config import RNNConfig
 from dragoman.data.batching import Batch, length_mask
 from dragoman.models.attention import Attention, KeyValue
+from dragoman.models.cells import Step, Unrolled, one_step
 from dragoman.models.dropout import dropout
 from dragoman.models.embeddings import build_embeddings
 
@@ -98,6 +100,8 @@ class Bridge(nn.Module):
 class RNNSeq2Seq(nn.Module):
     """The recurrent model behind the contract of ``dragoman.models.seq2seq``."""
 
+    fast = True  # False: one step at a time, all logits of a step
+
     def __init__(self, config: RNNConfig, src_vocab: int, tgt_vocab: int) -> None:
         super().__init__()
         self.config = c = config
@@ -130,6 +134,8 @@ class RNNSeq2Seq(nn.Module):
             cell(d_input if layer == 0 else c.d_model, c.d_model)
             for layer in range(c.decoder_layers)
         )
+        # Whether a step needs the context or the readout of the step before.
+        self.looping = self.feeding or (c.wiring == "bahdanau" and self.attending)
         self.embedding_dropout = c.dropout if c.embedding_dropout is None else c.embedding_dropout
 
     def _embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
@@ -160,47 +166,56 @@ class RNNSeq2Seq(nn.Module):
         return memory.first
 
     def _attend(
-        self, query_BD: Tensor, memory: RNNMemory, need_weights: bool
+        self, query_BTD: Tensor, memory: RNNMemory, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the context (B, E), of width 0 without attention, and the weights (B, H, 1, S)."""
+        """Return the context (B, T, E), of width 0 without attention, and the weights."""
         if not self.attending:
-            return query_BD.new_zeros(query_BD.shape[0], 0), None
-        context, weights = self.attention(
-            query_BD[:, None], memory.keys, memory.mask_BS, need_weights
+            return query_BTD[..., :0], None
+        found: tuple[Tensor, Tensor | None] = self.attention(
+            query_BTD, memory.keys, memory.mask_BS, need_weights
         )
-        return context[:, 0], weights
+        return found
 
-    def _recur(self, x: Tensor, state: RNNState) -> tuple[Tensor, Tensor]:
+    def _recur(self, x: Tensor, state: RNNState, cells: Sequence[Step]) -> tuple[Tensor, Tensor]:
         """Run the cells of all layers one step; return hidden and cell states (B, L, D)."""
         hidden, cell = [], []
-        for layer, module in enumerate(self.cells):
+        for layer, step in enumerate(cells):
             if layer:
                 x = dropout(x, self.config.dropout, self.training)
-            before = state.hidden_BLD[:, layer]
-            if self.cell_bridge is None:
-                x = module(x, before)
-            else:
-                x, c = module(x, (before, state.cell_BLD[:, layer]))
-                cell.append(c)
+            # A GRU has no cells to carry: they are of width 0.
+            before = state.cell_BLD[:, layer if self.cell_bridge is not None else 0]
+            x, after = step(x, state.hidden_BLD[:, layer], before)
             hidden.append(x)
-        return torch.stack(hidden, 1), torch.stack(cell, 1) if cell else state.cell_BLD
+            cell.append(after)
+        carried = state.cell_BLD if self.cell_bridge is None else torch.stack(cell, 1)
+        return torch.stack(hidden, 1), carried
+
+    def _read(self, top: Tensor, context: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the output layer sees, and what is fed back; any leading dimensions."""
+        if self.config.readout == "concat":
+            out, feed = torch.cat([top, context, embedded], -1), context
+        else:
+            out = feed = torch.tanh(self.readout(torch.cat([top, context], -1)))
+        return dropout(out, self.config.dropout, self.training), feed
 
     def _step(
-        self, embedded_BE: Tensor, state: RNNState, memory: RNNMemory, need_weights: bool
+        self,
+        embedded_BE: Tensor,
+        state: RNNState,
+        memory: RNNMemory,
+        cells: Sequence[Step],
+        need_weights: bool,
     ) -> tuple[Tensor, RNNState, Tensor | None]:
         """Run one step; return what the output layer sees, the new state and the weights."""
         if self.config.wiring == "bahdanau":
-            context, weights = self._attend(state.hidden_BLD[:, -1], memory, need_weights)
-            hidden, cell = self._recur(torch.cat([embedded_BE, context], -1), state)
+            context, weights = self._attend(state.hidden_BLD[:, -1:], memory, need_weights)
+            x = torch.cat([embedded_BE, context[:, 0]], -1)
+            hidden, cell = self._recur(x, state, cells)
         else:
-            hidden, cell = self._recur(torch.cat([embedded_BE, state.feed_BF], -1), state)
-            context, weights = self._attend(hidden[:, -1], memory, need_weights)
-        top = hidden[:, -1]
-        if self.config.readout == "concat":
-            out, feed = torch.cat([top, context, embedded_BE], -1), context
-        else:
-            out = feed = torch.tanh(self.readout(torch.cat([top, context], -1)))
-        out = dropout(out, self.config.dropout, self.training)
+            x = torch.cat([embedded_BE, state.feed_BF], -1)
+            hidden, cell = self._recur(x, state, cells)
+            context, weights = self._attend(hidden[:, -1:], memory, need_weights)
+        out, feed = self._read(hidden[:, -1], context[:, 0], embedded_BE)
         return out, RNNState(hidden, cell, feed if self.feeding else state.feed_BF), weights
 
     def decode_step(
@@ -212,7 +227,8 @@ class RNNSeq2Seq(nn.Module):
     ) -> tuple[Tensor, RNNState]:
         """Decode one position."""
         embedded = self._embed(self.tgt_embedding, token_B)
-        out, state, found = self._step(embedded, state, memory, weights is not None)
+        cells = [one_step(module) for module in self.cells]  # type: ignore[arg-type]
+        out, state, found = self._step(embedded, state, memory, cells, weights is not None)
         if weights is not None and found is not None:
             weights["decoder.attention"] = found
         return self.project(out), state
@@ -236,21 +252,52 @@ class RNNSeq2Seq(nn.Module):
         memory = self.encode(batch.src_BS, batch.src_lengths_B)
         state = self.init_state(memory)
         embedded_BTE = self._embed(self.tgt_embedding, batch.tgt_in_BT)
+        rows, steps = batch.tgt_in_BT.shape
+        cells = [
+            Unrolled(module, steps, rows) if self.fast else one_step(module)  # type: ignore[arg-type]
+            for module in self.cells
+        ]
+        if self.fast and teacher_forcing_BT is None and not self.looping:
+            return self._at_once(batch, embedded_BTE, state, memory, cells, weights)
         outs: list[Tensor] = []
-        rows: list[Tensor] = []
-        for t in range(embedded_BTE.shape[1]):
+        seen: list[Tensor] = []
+        for t in range(steps):
             embedded = embedded_BTE[:, t]
             if t > 0 and teacher_forcing_BT is not None:
-                free = (~teacher_forcing_BT[:, t]).nonzero()[:, 0]
+                # Guesses cost a whole projection: only for rows that go on and are not told.
+                asked = ~teacher_forcing_BT[:, t] & (batch.tgt_lengths_B > t)
+                free = asked.nonzero()[:, 0]
                 if len(free):
                     with torch.no_grad():
                         guesses = self.project(outs[-1][free]).argmax(-1)
                     own = self._embed(self.tgt_embedding, guesses)
                     embedded = embedded.index_copy(0, free, own)
-            out, state, found = self._step(embedded, state, memory, weights is not None)
+            out, state, found = self._step(embedded, state, memory, cells, weights is not None)
             outs.append(out)
             if found is not None:
-                rows.append(found)
-        if weights is not None and rows:
-            weights["decoder.attention"] = torch.cat(rows, 2)
+                seen.append(found)
+        if weights is not None and seen:
+            weights["decoder.attention"] = torch.cat(seen, 2)
         return torch.stack(outs, 1)[batch.tgt_mask_BT]
+
+    def _at_once(
+        self,
+        batch: Batch,
+        embedded_BTE: Tensor,
+        state: RNNState,
+        memory: RNNMemory,
+        cells: Sequence[Step],
+        weights: dict[str, Tensor] | None,
+    ) -> Tensor:
+        """Decode with nothing fed back but the state: only the cells go step by step."""
+        tops: list[Tensor] = []
+        for embedded in embedded_BTE.unbind(1):
+            hidden, cell = self._recur(embedded, state, cells)
+            state = state._replace(hidden_BLD=hidden, cell_BLD=cell)
+            tops.append(hidden[:, -1])
+        top_BTD = torch.stack(tops, 1)
+        context, found = self._attend(top_BTD, memory, weights is not None)
+        if weights is not None and found is not None:
+            weights["decoder.attention"] = found
+        out_BTD, _ = self._read(top_BTD, context, embedded_BTE)
+        return out_BTD[batch.tgt_mask_BT]

@@ -27,7 +27,12 @@ State = Any
 
 
 class Seq2Seq(Protocol):
-    """An encoder-decoder. Memory and State are NamedTuples of the model's own."""
+    """An encoder-decoder. Memory and State are NamedTuples of the model's own.
+
+    ``fast`` may be set to False: the model then computes the same numbers in the plainest way.
+    """
+
+    fast: bool
 
     def __call__(
         self,
@@ -55,7 +60,11 @@ class Seq2Seq(Protocol):
     def decode_step(
         self, token_B: Tensor, state: State, memory: Memory, weights: Weights | None = None
     ) -> tuple[Tensor, State]:
-        """Feed one token per row; return the logits (B, V) of the next and the new state."""
+        """Feed one token per row; return the logits (B, V) of the next and the new state.
+
+        Rows of token and state may be K hypotheses for each row of the memory, (B * K, ...),
+        sentence by sentence.
+        """
 
     def parameters(self) -> Any:
         """As ``nn.Module.parameters``."""

@@ -19,13 +19,13 @@ from dragoman.data.batching import Batch, length_mask
 from dragoman.models.attention import KeyValue, MultiHeadAttention, causal_mask
 from dragoman.models.dropout import dropout
 from dragoman.models.embeddings import build_embeddings
+from dragoman.models.packing import Packing
 from dragoman.models.positions import POSITIONS, Positions
 
 
 class TransformerMemory(NamedTuple):
-    """The encoded source, and its keys and values for every decoder layer."""
+    """The source as decoders see it: its mask, and keys and values for every decoder layer."""
 
-    states_BSD: Tensor
     mask_BS: Tensor
     cross: tuple[KeyValue, ...]
 
@@ -72,7 +72,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """Run one sub-layer with its norm, dropout and residual connection."""
         out = sublayer(self.norm(x) if self.pre else x)
-        x = x + dropout(out, self.dropout, self.training)
+        x = dropout(out, self.dropout, self.training, residual=x)
         return x if self.pre else self.norm(x)
 
 
@@ -107,8 +107,9 @@ class Layer(nn.Module):
         memory: tuple[KeyValue, Tensor] | None = None,
         weights: dict[str, Tensor] | None = None,
         name: str = "",
+        packing: Packing | None = None,
     ) -> tuple[Tensor, KeyValue]:
-        """Return the states (B, T, D) and this layer's keys and values so far."""
+        """Return the states, like x, and this layer's keys and values so far."""
         present: list[KeyValue] = []
 
         def keep(kind: str, found: Tensor | None) -> None:
@@ -116,7 +117,9 @@ class Layer(nn.Module):
                 weights[f"{name}.{kind}"] = found
 
         def self_attention(y: Tensor) -> Tensor:
-            out, now, found = self.self_attention(y, mask, positions, past, weights is not None)
+            out, now, found = self.self_attention(
+                y, mask, positions, past, weights is not None, packing
+            )
             present.append(now)
             keep("self", found)
             return out  # type: ignore[no-any-return]
@@ -127,7 +130,7 @@ class Layer(nn.Module):
 
             def cross_attention(y: Tensor) -> Tensor:
                 out, found = self.cross_attention.attend_to(
-                    y, cross, memory_mask, weights is not None
+                    y, cross, memory_mask, weights is not None, packing
                 )
                 keep("cross", found)
                 return out
@@ -154,10 +157,14 @@ class Stack(nn.Module):
         self.scale = math.sqrt(config.d_model)
         self.dropout = _inherit(config.embedding_dropout, config.dropout)
 
-    def embed(self, embedded_BTD: Tensor, offset: int) -> Tensor:
+    def embed(self, embedded: Tensor, offset: int = 0, packing: Packing | None = None) -> Tensor:
         """Scale the embeddings (Vaswani et al. 2017, 3.4) and add positions."""
         positions: Positions = self.positions[0]  # type: ignore[assignment]
-        x = positions.add(embedded_BTD * self.scale, offset)
+        length = embedded.shape[1] if packing is None else packing.mask_BL.shape[1]
+        vectors = positions.added(offset, length)
+        x = embedded * self.scale
+        if vectors is not None:
+            x = x + (vectors if packing is None else vectors[packing.places_N]).to(x.dtype)
         return dropout(x, self.dropout, self.training)
 
     def forward(
@@ -168,8 +175,9 @@ class Stack(nn.Module):
         cross: tuple[KeyValue, ...] | None = None,
         cross_mask: Tensor | None = None,
         weights: dict[str, Tensor] | None = None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, tuple[KeyValue, ...]]:
-        """Run all layers; return the states (B, T, D) and every layer's keys and values."""
+        """Run all layers; return the states, like x, and every layer's keys and values."""
         present = []
         for number, layer in enumerate(self.layers):
             x, now = layer(
@@ -180,6 +188,7 @@ class Stack(nn.Module):
                 memory=None if cross is None else (cross[number], cross_mask),
                 weights=weights,
                 name=f"{self.name}.{number}",
+                packing=packing,
             )
             present.append(now)
         return self.norm(x), tuple(present)
@@ -187,6 +196,8 @@ class Stack(nn.Module):
 
 class TransformerSeq2Seq(nn.Module):
     """The Transformer behind the contract of ``dragoman.models.seq2seq``."""
+
+    fast = True  # False: padded grids all the way
 
     def __init__(self, config: TransformerConfig, src_vocab: int, tgt_vocab: int) -> None:
         super().__init__()
@@ -204,17 +215,32 @@ class TransformerSeq2Seq(nn.Module):
         weights: dict[str, Tensor] | None = None,
     ) -> TransformerMemory:
         """Encode the source and project it for every decoder layer."""
-        mask_BS = length_mask(src_lengths_B, src_BS.shape[1])
-        x = self.encoder.embed(self.src_embedding(src_BS), 0)
-        states, _ = self.encoder(x, mask_BS[:, None, None, :], weights=weights)
-        cross = tuple(layer.cross_attention.prepare(states) for layer in self.decoder.layers)  # type: ignore[union-attr, operator]
-        return TransformerMemory(states, mask_BS, cross)
+        packing = self._packing(src_lengths_B, weights)
+        if packing is None:
+            mask_BS, tokens = length_mask(src_lengths_B, src_BS.shape[1]), src_BS
+        else:
+            mask_BS, tokens = packing.mask_BL, src_BS[packing.rows_N, packing.places_N]
+        x = self.encoder.embed(self.src_embedding(tokens), packing=packing)
+        mask = mask_BS[:, None, None, :]
+        states, _ = self.encoder(x, mask, weights=weights, packing=packing)
+        cross = tuple(
+            layer.cross_attention.prepare(states, packing=packing)  # type: ignore[union-attr, operator]
+            for layer in self.decoder.layers
+        )
+        return TransformerMemory(mask_BS, cross)
+
+    def _packing(self, lengths_B: Tensor, weights: dict[str, Tensor] | None) -> Packing | None:
+        """Return how to leave padding out, or None where grids are wanted or better.
+
+        A GPU would have to wait for the number of tokens, and does grids of one shape faster.
+        """
+        if not self.fast or weights is not None or lengths_B.device.type != "cpu":
+            return None
+        return Packing(lengths_B)
 
     def init_state(self, memory: TransformerMemory) -> TransformerState:
         """Return empty caches."""
-        batch, _, d_model = memory.states_BSD.shape
-        heads = self.config.num_heads
-        empty = memory.states_BSD.new_empty(batch, heads, 0, d_model // heads)
+        empty = memory.cross[0].keys[:, :, :0]
         return TransformerState(
             tuple(KeyValue(empty, empty) for _ in range(self.config.decoder_layers))
         )
@@ -255,24 +281,36 @@ class TransformerSeq2Seq(nn.Module):
         second is fed (two-pass scheduled sampling, Mihaylova and Martins 2019, section 3).
         """
         memory = self.encode(batch.src_BS, batch.src_lengths_B, weights)
-        tokens = batch.tgt_in_BT
+        packing, tokens = self._packing(batch.tgt_lengths_B, weights), batch.tgt_in_BT
         if teacher_forcing_BT is not None and not bool(teacher_forcing_BT.all()):
             with torch.no_grad():
-                guesses = self.project(self._decode(tokens, memory, None)).argmax(-1)
+                states = self._decode(tokens, batch.tgt_mask_BT, memory, packing, None)
+                guesses = tokens.new_zeros(tokens.shape)
+                guesses[batch.tgt_mask_BT] = self.project(states).argmax(-1)
             shifted = torch.cat([tokens[:, :1], guesses[:, :-1]], 1)
             tokens = torch.where(teacher_forcing_BT, tokens, shifted)
-        return self._decode(tokens, memory, weights)[batch.tgt_mask_BT]
+        return self._decode(tokens, batch.tgt_mask_BT, memory, packing, weights)
 
     def _decode(
-        self, tokens_BT: Tensor, memory: TransformerMemory, weights: dict[str, Tensor] | None
+        self,
+        tokens_BT: Tensor,
+        mask_BT: Tensor,
+        memory: TransformerMemory,
+        packing: Packing | None,
+        weights: dict[str, Tensor] | None,
     ) -> Tensor:
-        x = self.decoder.embed(self.tgt_embedding(tokens_BT), 0)
+        """Return the states (N, D) at the real positions, given all tokens before them."""
+        tokens, length = tokens_BT, tokens_BT.shape[1]
+        if packing is not None:
+            tokens, length = tokens[packing.rows_N, packing.places_N], packing.mask_BL.shape[1]
         # Padding follows the real tokens, so the causal mask already hides it from them.
         states, _ = self.decoder(
-            x,
-            causal_mask(tokens_BT.shape[1], tokens_BT.device),
+            self.decoder.embed(self.tgt_embedding(tokens), packing=packing),
+            causal_mask(length, tokens.device),
             cross=memory.cross,
             cross_mask=memory.mask_BS[:, None, None, :],
             weights=weights,
+            packing=packing,
         )
-        return states  # type: ignore[no-any-return]
+        rows: Tensor = states[mask_BT] if packing is None else states
+        return rows

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from dragoman import settings
 from dragoman.config import Config
@@ -26,7 +27,7 @@ from dragoman.reporting.board import Board
 from dragoman.runs import Run, check_resume
 from dragoman.training.checkpoint import TrainState, restore, save_checkpoint
 from dragoman.training.distributed import Ranks, local_device
-from dragoman.training.loss import sequence_loss
+from dragoman.training.loss import loss_and_gradient
 from dragoman.training.optimisation import OPTIMIZERS, MovingAverage, average, clip_gradients
 from dragoman.training.runlog import RunLog
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
@@ -45,7 +46,7 @@ class Trainer:
             torch.cuda.set_device(self.device)
         if not ranks.main:
             ranks.wait()  # rank 0 fills the caches; the others read them
-        self.tokenizers = train_or_load_tokenizers(config.data, config.seed)
+        self.tokenizers = train_or_load_tokenizers(config.data)
         self.training_set = build_training_set(config.data, *self.tokenizers, config.seed)
         if ranks.main:
             ranks.wait()
@@ -57,6 +58,7 @@ class Trainer:
         self.module = build_model(config.model, *sizes, seed=seed_of(config.seed, "weights"))
         self.module.to(self.device)
         self.model = cast(Seq2Seq, self.module)
+        self.model.fast = train.fast
         self.optimizer = OPTIMIZERS[train.optimizer](self.module, train)
         self.moving = MovingAverage(self.module, train.ema_decay) if train.ema_decay else None
         self.state = TrainState(data=self._fingerprints(), world=ranks.world)
@@ -103,28 +105,48 @@ class Trainer:
         sums = torch.zeros(3, device=self.device)
         self.module.train()
         for index in range(self.ranks.rank, len(buckets), self.ranks.world):
-            batch = self.order.fetch(buckets[index]).to(self.device)
-            forcing = self.draw(batch, number, index)
-            with torch.autocast(
-                self.device.type, torch.bfloat16, enabled=train.precision == "bf16"
-            ):
+            with record_function("input"):
+                batch = self.order.fetch(buckets[index]).to(self.device)
+                forcing = self.draw(batch, number, index)
+            with record_function("forward"), self.autocast():
                 states = self.model(batch, forcing)
-                loss = sequence_loss(self.model, states, batch.targets_N, train.label_smoothing)
-            (loss.smoothed / total).backward()
-            sums += torch.stack([loss.smoothed.detach(), loss.nll, loss.correct.float()])
-        self.ranks.sum([*(p.grad for p in self.module.parameters() if p.grad is not None), sums])
-        norm = clip_gradients(self.module, train.clip_norm)
+            with record_function("loss"), self.autocast():
+                loss, gradient = loss_and_gradient(
+                    self.model,
+                    states,
+                    batch.targets_N,
+                    train.label_smoothing,
+                    divisor=total,
+                    at_once=not train.fast,
+                )
+            with record_function("backward"):
+                states.backward(gradient)
+            sums += torch.stack([loss.smoothed, loss.nll, loss.correct.float()])
+        with record_function("update"):
+            norm = self.update(number, buckets, sums)
+        self.state.step = number
+        self.state.target_tokens += total
+        return {"sums": sums / total, "norm": norm}
+
+    def update(self, number: int, buckets: list[Bucket], sums: Tensor) -> Tensor:
+        """Sum gradients and figures over ranks, clip, and move the weights; return the norm."""
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        self.ranks.sum([*gradients, sums])
+        norm = clip_gradients(self.module, self.config.train.clip_norm)
         if not torch.isfinite(norm):
             self.refuse(number, buckets, norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(train, number, self.state.plateau)
+            group["lr"] = learning_rate(self.config.train, number, self.state.plateau)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.moving:
             self.moving.update(number)
-        self.state.step = number
-        self.state.target_tokens += total
-        return {"sums": sums / total, "norm": norm}
+        return norm
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of forward passes."""
+        bf16 = self.config.train.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
     def draw(self, batch: Batch, step: int, index: int) -> Tensor | None:
         """Seed dropout and toss the teacher-forcing coins of one micro-batch, (B, T) or None."""
@@ -157,8 +179,9 @@ class Trainer:
         batch = self.order.fetch(self.order.longest()).to(self.device)
         torch.manual_seed(0)
         try:
-            loss = sequence_loss(self.model, self.model(batch), batch.targets_N, 0.0)
-            loss.smoothed.backward()
+            states = self.model(batch)
+            _, gradient = loss_and_gradient(self.model, states, batch.targets_N, 0.0, divisor=1.0)
+            states.backward(gradient)
         except (torch.OutOfMemoryError, MemoryError):
             raise DragomanError(
                 f"train.batch_size: the largest batch ({tuple(batch.src_BS.shape)} source, "
@@ -198,8 +221,8 @@ class Trainer:
         figures = Figures(0.0, 0.0, 0.0, 0.0)
         if self.ranks.main:
             with weights_in(self.module, self.moving.tensors if self.moving else None):
-                figures = self.validator.score()
-                self.validator.show(self.board, self.state.step)
+                figures, texts = self.validator.score()
+                self.validator.show(self.board, self.state.step, texts)
         figures = Figures(*self.ranks.from_main(list(figures), self.device))
         self.state.scored = "ema" if self.moving else "raw"
         self.judge(figures)
@@ -229,7 +252,7 @@ class Trainer:
             files = [self.run.folder / f"step-{step}" / "model.safetensors" for step in steps]
             weights = average(files)
             with weights_in(self.module, weights):
-                figures = self.validator.score()
+                figures, _ = self.validator.score()
             before = self.state.scored
             self.state.scored = "average" if self.judge(figures) else before
             self.report({"validation_average": figures._asdict()})

@@ -47,7 +47,11 @@ class ModelGraph(nn.Module):
     def forward(self, src: Tensor, src_lengths: Tensor, tgt_in: Tensor, tgt_lengths: Tensor) -> Any:
         """Return the logits at the real target positions."""
         batch = Batch(src, src_lengths, tgt_in, tgt_lengths, tgt_in.flatten())
-        return self.model.project(self.model(batch))
+        fast, self.model.fast = self.model.fast, False  # the plain form is what a picture shows
+        try:
+            return self.model.project(self.model(batch))
+        finally:
+            self.model.fast = fast
 
     @classmethod
     def of(cls, model: Seq2Seq, batch: Batch) -> tuple[ModelGraph, tuple[Tensor, ...]]:
@@ -126,8 +130,8 @@ class Validator:
         return [translations[0].text for translations in found]
 
     @torch.no_grad()
-    def score(self) -> Figures:
-        """Return loss, perplexity and accuracy under the references, and the BLEU of a search."""
+    def score(self) -> tuple[Figures, list[str]]:
+        """Return the figures under the references and of a search, and what the search found."""
         model = self.translator.models[0]
         totals = torch.zeros(3, dtype=torch.float64)
         for batch in self._batches():
@@ -137,19 +141,18 @@ class Validator:
         texts = self._translate(self.src_lines)
         bleu = METRICS["bleu"](texts, self.references, self.config.data.tgt).score
         mean = nll / tokens
-        return Figures(mean, math.exp(min(mean, 80.0)), correct / tokens, bleu)
+        return Figures(mean, math.exp(min(mean, 80.0)), correct / tokens, bleu), texts
 
-    def show(self, board: Board, step: int) -> None:
-        """Write the sample translations and their attention to TensorBoard."""
+    def show(self, board: Board, step: int, texts: list[str]) -> None:
+        """Write the first of the translations and their attention to TensorBoard."""
         count = min(self.config.log.samples, len(self.src_lines))
         if not self.config.log.tensorboard or count == 0:
             return
         lines, references = self.src_lines[:count], self.references[:count]
-        texts = self._translate(lines)
         table = ["| source | translation | reference |", "|---|---|---|"]
         table += [
             f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"
-            for row in zip(lines, texts, references, strict=True)
+            for row in zip(lines, texts[:count], references, strict=True)
         ]
         board.text(step, "samples", "\n".join(table))
         if self.config.log.figures:

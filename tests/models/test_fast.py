@@ -1,0 +1,142 @@
+"""The fast path gives the numbers of the plain one: ``fast = False`` is what to compare with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+from torch.nn import functional as F
+
+import tiny
+from dragoman.data.batching import Batch
+from dragoman.models.attention import KeyValue, attend, fold, masked_softmax, unfold
+from dragoman.models.packing import MULTIPLE, Packing
+
+EXACT = {"rtol": 0, "atol": 1e-10}
+
+
+def forcing_of(batch: Batch, kind: str) -> Tensor | None:
+    if kind == "forced":
+        return None
+    coins = torch.rand(batch.tgt_in_BT.shape, generator=torch.Generator().manual_seed(4))
+    return coins < 0.5 if kind == "mixed" else torch.zeros_like(coins).bool()
+
+
+@pytest.mark.parametrize("kind", ["forced", "mixed", "free"])
+@pytest.mark.parametrize("name", tiny.ZOO)
+def test_loss_and_gradient_are_those_of_the_plain_form(name: str, kind: str, batch: Batch) -> None:
+    forcing, losses, gradients = forcing_of(batch, kind), [], []
+    for fast in (True, False):
+        model: Any = tiny.build(tiny.ZOO[name]).train()
+        assert model.fast, "fast unless told otherwise"
+        model.fast = fast
+        logits = model.project(model(batch, forcing))
+        loss = F.cross_entropy(logits, batch.targets_N, label_smoothing=0.1)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append({key: p.grad for key, p in model.named_parameters()})
+    torch.testing.assert_close(*losses, **EXACT)
+    for key, plain in gradients[1].items():
+        torch.testing.assert_close(gradients[0][key], plain, **EXACT)
+
+
+@pytest.mark.parametrize("lengths", [[3], [8], [9, 1, 16], [2, 2, 2], [17, 30, 1]])
+def test_packing_knows_where_tokens_stand(lengths: list[int]) -> None:
+    packing = Packing(torch.tensor(lengths))
+    rows, longest = packing.mask_BL.shape
+    assert rows == len(lengths)
+    assert longest % MULTIPLE == 0
+    assert max(lengths) <= longest < max(lengths) + MULTIPLE
+    expected = [(b, t) for b, length in enumerate(lengths) for t in range(length)]
+    assert list(zip(packing.rows_N.tolist(), packing.places_N.tolist(), strict=True)) == expected
+    x = torch.randn(len(expected), 5)
+    grid = packing.spread(x)
+    assert grid.shape == (rows, longest, 5)
+    for row, (b, t) in zip(x, expected, strict=True):
+        assert torch.equal(grid[b, t], row)
+    assert grid[~packing.mask_BL].abs().sum() == 0
+    assert torch.equal(packing.gather(grid), x)
+
+
+def test_spread_and_gather_are_each_others_gradient() -> None:
+    packing = Packing(torch.tensor([2, 4, 1]))
+    rows = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    grid = torch.randn(3, 8, 3, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(packing.spread, rows)
+    assert gradcheck(packing.gather, grid)
+
+
+def test_no_row_of_padding_reaches_a_linear_layer(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = tiny.build(tiny.transformer())
+    seen: list[int] = []
+    linear = F.linear
+
+    def counted(x: Tensor, *rest: Tensor) -> Tensor:
+        seen.append(x[..., 0].numel())
+        return linear(x, *rest)
+
+    monkeypatch.setattr(F, "linear", counted)
+    model(batch)
+    real = {int(batch.src_lengths_B.sum()), batch.num_tokens}
+    assert set(seen) == real
+    seen.clear()
+    model.fast = False
+    model(batch)
+    assert min(seen) > min(real), "the plain form computes on padding"
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 64, 65, 100])
+def test_short_rows_and_the_fused_kernel_agree(length: int) -> None:
+    from dragoman.models.attention import ScaledDotScore
+
+    query, keys, values = (torch.randn(2, 3, length, 4, dtype=torch.float64) for _ in range(3))
+    mask = torch.rand(2, 1, length, length) < 0.6
+    mask[0, :, 0] = False
+    context, _ = attend(ScaledDotScore(3, 4), query, keys, values, mask)
+    expected = F.scaled_dot_product_attention(query, keys, values, mask)
+    torch.testing.assert_close(context, expected, **EXACT)
+    assert context[0, :, 0].abs().max() == 0, "nothing to attend to gives nothing"
+
+
+def test_softmax_hides_what_the_mask_hides_even_of_large_scores() -> None:
+    scores = torch.tensor([[1e30, 5.0, -1e30], [1e30, 1e30, 1e30]], requires_grad=True)
+    weights = masked_softmax(scores, torch.tensor([[False, True, True], [False, False, False]]))
+    assert weights.tolist() == [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    weights.sum().backward()
+    assert scores.grad is not None
+    assert bool(torch.isfinite(scores.grad).all())
+
+
+def test_fold_and_unfold() -> None:
+    memory = KeyValue(torch.zeros(2, 1, 4, 5), torch.zeros(2, 1, 4, 5))
+    query = torch.arange(6 * 2 * 3.0).view(6, 2, 3)  # 2 sentences, 3 hypotheses each, 2 steps
+    folded = fold(query, memory)
+    assert folded.shape == (2, 6, 3)
+    context, weights = unfold(folded, folded[:, None], query)
+    assert torch.equal(context, query)
+    assert weights is not None
+    assert torch.equal(weights[:, 0], query)
+
+
+@pytest.mark.parametrize("name", tiny.FEW)
+def test_hypotheses_share_the_memory_of_their_sentence(name: str, batch: Batch) -> None:
+    from dragoman.models.seq2seq import reorder
+
+    model: Any = tiny.build(tiny.FEW[name])
+    memory = model.encode(batch.src_BS, batch.src_lengths_B)
+    rows = torch.arange(len(batch.src_BS)).repeat_interleave(3)
+    token = torch.arange(len(rows)) % 7 + 4
+    shared: dict[str, Tensor] = {}
+    copied: dict[str, Tensor] = {}
+    state = reorder(model.init_state(memory), rows)
+    logits, _ = model.decode_step(token, state, memory, shared)
+    expected, _ = model.decode_step(token, state, reorder(memory, rows), copied)
+    torch.testing.assert_close(logits, expected, **EXACT)
+    assert shared.keys() == copied.keys()
+    for key, found in shared.items():
+        torch.testing.assert_close(found, copied[key], **EXACT)
