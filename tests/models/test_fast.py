@@ -52,21 +52,30 @@ def test_packing_knows_where_tokens_stand(lengths: list[int]) -> None:
     assert max(lengths) <= longest < max(lengths) + MULTIPLE
     expected = [(b, t) for b, length in enumerate(lengths) for t in range(length)]
     assert list(zip(packing.rows_N.tolist(), packing.places_N.tolist(), strict=True)) == expected
-    x = torch.randn(len(expected), 5)
-    grid = packing.spread(x)
-    assert grid.shape == (rows, longest, 5)
-    for row, (b, t) in zip(x, expected, strict=True):
-        assert torch.equal(grid[b, t], row)
-    assert grid[~packing.mask_BL].abs().sum() == 0
-    assert torch.equal(packing.gather(grid), x)
+    for parts, heads, width in ((1, 1, 5), (2, 3, 4), (3, 2, 1)):
+        x = torch.randn(len(expected), parts * heads * width)
+        grids = packing.heads(x, parts, heads)
+        assert len(grids) == parts
+        for grid, part in zip(grids, x.chunk(parts, -1), strict=True):
+            assert grid.shape == (rows, heads, longest, width)
+            for row, (b, t) in zip(part, expected, strict=True):
+                assert torch.equal(grid[b, :, t].flatten(), row)
+            assert torch.equal(packing.merge(grid), part)
 
 
-def test_spread_and_gather_are_each_others_gradient() -> None:
-    packing = Packing(torch.tensor([2, 4, 1]))
-    rows = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    grid = torch.randn(3, 8, 3, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(packing.spread, rows)
-    assert gradcheck(packing.gather, grid)
+@pytest.mark.parametrize("lengths", [[2, 4, 1], [8, 8]])
+def test_gradients_of_packed_rows_and_grids(lengths: list[int]) -> None:
+    packing = Packing(torch.tensor(lengths))
+    rows = torch.randn(sum(lengths), 12, dtype=torch.float64, requires_grad=True)
+    grid = torch.randn(len(lengths), 2, 8, 3, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(packing.merge, grid)
+    hidden = packing.mask_BL[:, None, :, None]
+
+    def real(x: Tensor) -> tuple[Tensor, ...]:
+        # What stands at padding is a copy that no gradient may come back from.
+        return tuple(part * hidden for part in packing.heads(x, 2, 2))
+
+    assert gradcheck(real, rows)
 
 
 def test_no_row_of_padding_reaches_a_linear_layer(

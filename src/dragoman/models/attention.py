@@ -230,11 +230,6 @@ class Attention(nn.Module):
         return unfold(merge_heads(context), weights, query_BTD)
 
 
-def _grid(x: Tensor, packing: Packing | None) -> Tensor:
-    """Return (B, T, D) of that or of packed rows (N, D)."""
-    return x if packing is None else packing.spread(x)
-
-
 class MultiHeadAttention(nn.Module):
     """Vaswani et al. 2017, section 3.2.2, over any score function and position encoding."""
 
@@ -255,9 +250,8 @@ class MultiHeadAttention(nn.Module):
         """Project another sequence's states, (B, S, D) or packed (N, D), for cross-attention."""
         d = self.d_model
         projected = F.linear(memory, self.qkv.weight[d:], self.qkv.bias[d:])
-        keys, values = _grid(projected, packing).chunk(2, -1)
-        keys = self.score.prepare(split_heads(keys, self.num_heads))
-        return KeyValue(keys, split_heads(values, self.num_heads))
+        keys, values = self._heads(projected, 2, packing)
+        return KeyValue(self.score.prepare(keys), values)
 
     def attend_to(
         self,
@@ -273,8 +267,8 @@ class MultiHeadAttention(nn.Module):
         """
         d = self.d_model
         projected = F.linear(x, self.qkv.weight[:d], self.qkv.bias[:d])
-        folded = fold(projected, memory) if packing is None else packing.spread(projected)
-        query = split_heads(folded, self.num_heads)
+        folded = fold(projected, memory) if packing is None else projected
+        (query,) = self._heads(folded, 1, packing)
         out, weights = self._finish(query, memory, mask, None, need_weights, packing)
         return unfold(out, weights, x) if packing is None else (out, weights)
 
@@ -292,9 +286,7 @@ class MultiHeadAttention(nn.Module):
         Returns the output like x, keys and values of past and present together, and the weights
         (B, H, T, S) if asked for.
         """
-        query, key, value = (
-            split_heads(part, self.num_heads) for part in _grid(self.qkv(x), packing).chunk(3, -1)
-        )
+        query, key, value = self._heads(self.qkv(x), 3, packing)
         offset = 0 if past is None else past.keys.shape[2]
         query, key = positions.rotate(query, offset), positions.rotate(key, offset)
         present = KeyValue(self.score.prepare(key), value)
@@ -325,9 +317,14 @@ class MultiHeadAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             need_weights=need_weights,
         )
-        merged = merge_heads(context)
-        out: Tensor = self.out(merged if packing is None else packing.gather(merged))
+        out: Tensor = self.out(merge_heads(context) if packing is None else packing.merge(context))
         return out, weights
+
+    def _heads(self, x: Tensor, parts: int, packing: Packing | None) -> tuple[Tensor, ...]:
+        """(B, T, P * D) or packed (N, P * D) -> P times (B, H, T, A)."""
+        if packing is not None:
+            return packing.heads(x, parts, self.num_heads)
+        return tuple(split_heads(part, self.num_heads) for part in x.chunk(parts, -1))
 
 
 def causal_mask(length: int, device: torch.device) -> Tensor:
