@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from dragoman.config import RNNConfig
 from dragoman.data.batching import Batch, length_mask
 from dragoman.models.attention import Attention, KeyValue
-from dragoman.models.cells import Step, Unrolled, one_step
+from dragoman.models.cells import Step, Unrolled, one_step, sweep
 from dragoman.models.dropout import dropout
 from dragoman.models.embeddings import build_embeddings
 
@@ -45,6 +45,8 @@ class RNNMemory(NamedTuple):
 class Encoder(nn.Module):
     """LSTM or GRU over packed sequences, in one direction or both."""
 
+    fast = True
+
     def __init__(self, config: RNNConfig, hidden: int) -> None:
         super().__init__()
         cell = nn.LSTM if config.cell == "lstm" else nn.GRU
@@ -59,12 +61,30 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return states (B, S, E), the last hidden states (layers, B, E) and cells, if any."""
+        if self.fast and torch.is_grad_enabled():
+            return self._sweep(x, length_mask(lengths_B, x.shape[1]))
         packed = pack_padded_sequence(x, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
         out, last = self.rnn(packed)
         states, _ = pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])
         if isinstance(last, tuple):
             return states, self._join(last[0]), self._join(last[1])
         return states, self._join(last), None
+
+    def _sweep(self, x: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Do the same with gradients that cost less."""
+        hidden, cell = [], []
+        directions = ("", "_reverse") if self.rnn.bidirectional else ("",)
+        for layer in range(self.rnn.num_layers):
+            if layer:
+                x = dropout(x, self.rnn.dropout, self.training)
+            swept = [
+                sweep(self.rnn, f"l{layer}{direction}", x, mask_BS) for direction in directions
+            ]
+            x = torch.cat([states for states, _, _ in swept], -1)
+            hidden.append(torch.cat([last for _, last, _ in swept], -1))
+            cell.append(torch.cat([last for _, _, last in swept], -1))
+        lstm = isinstance(self.rnn, nn.LSTM)
+        return x, torch.stack(hidden), torch.stack(cell) if lstm else None
 
     def _join(self, last: Tensor) -> Tensor:
         """(layers * directions, B, hidden) -> (layers, B, directions * hidden)."""
@@ -179,12 +199,14 @@ class RNNSeq2Seq(nn.Module):
     def _recur(self, x: Tensor, state: RNNState, cells: Sequence[Step]) -> tuple[Tensor, Tensor]:
         """Run the cells of all layers one step; return hidden and cell states (B, L, D)."""
         hidden, cell = [], []
+        # Taken apart at once: the gradient of an index would be a whole tensor of zeros each time.
+        hidden_before, cell_before = state.hidden_BLD.unbind(1), state.cell_BLD.unbind(1)
         for layer, step in enumerate(cells):
             if layer:
                 x = dropout(x, self.config.dropout, self.training)
             # A GRU has no cells to carry: they are of width 0.
-            before = state.cell_BLD[:, layer if self.cell_bridge is not None else 0]
-            x, after = step(x, state.hidden_BLD[:, layer], before)
+            before = cell_before[layer if self.cell_bridge is not None else 0]
+            x, after = step(x, hidden_before[layer], before)
             hidden.append(x)
             cell.append(after)
         carried = state.cell_BLD if self.cell_bridge is None else torch.stack(cell, 1)
@@ -208,14 +230,17 @@ class RNNSeq2Seq(nn.Module):
     ) -> tuple[Tensor, RNNState, Tensor | None]:
         """Run one step; return what the output layer sees, the new state and the weights."""
         if self.config.wiring == "bahdanau":
-            context, weights = self._attend(state.hidden_BLD[:, -1:], memory, need_weights)
-            x = torch.cat([embedded_BE, context[:, 0]], -1)
+            asking = state.hidden_BLD.unbind(1)[-1]
+            context, weights = self._attend(asking[:, None], memory, need_weights)
+            x = torch.cat([embedded_BE, context.squeeze(1)], -1)
             hidden, cell = self._recur(x, state, cells)
+            top = hidden.unbind(1)[-1]
         else:
             x = torch.cat([embedded_BE, state.feed_BF], -1)
             hidden, cell = self._recur(x, state, cells)
-            context, weights = self._attend(hidden[:, -1:], memory, need_weights)
-        out, feed = self._read(hidden[:, -1], context[:, 0], embedded_BE)
+            top = hidden.unbind(1)[-1]
+            context, weights = self._attend(top[:, None], memory, need_weights)
+        out, feed = self._read(top, context.squeeze(1), embedded_BE)
         return out, RNNState(hidden, cell, feed if self.feeding else state.feed_BF), weights
 
     def decode_step(
@@ -249,6 +274,7 @@ class RNNSeq2Seq(nn.Module):
         Where teacher forcing is off, a row is fed its own best guess of the step before
         (Bengio et al. 2015).
         """
+        self.encoder.fast = self.fast
         memory = self.encode(batch.src_BS, batch.src_lengths_B)
         state = self.init_state(memory)
         embedded_BTE = self._embed(self.tgt_embedding, batch.tgt_in_BT)
@@ -261,8 +287,7 @@ class RNNSeq2Seq(nn.Module):
             return self._at_once(batch, embedded_BTE, state, memory, cells, weights)
         outs: list[Tensor] = []
         seen: list[Tensor] = []
-        for t in range(steps):
-            embedded = embedded_BTE[:, t]
+        for t, embedded in enumerate(embedded_BTE.unbind(1)):
             if t > 0 and teacher_forcing_BT is not None:
                 # Guesses cost a whole projection: only for rows that go on and are not told.
                 asked = ~teacher_forcing_BT[:, t] & (batch.tgt_lengths_B > t)
@@ -294,7 +319,7 @@ class RNNSeq2Seq(nn.Module):
         for embedded in embedded_BTE.unbind(1):
             hidden, cell = self._recur(embedded, state, cells)
             state = state._replace(hidden_BLD=hidden, cell_BLD=cell)
-            tops.append(hidden[:, -1])
+            tops.append(hidden.unbind(1)[-1])
         top_BTD = torch.stack(tops, 1)
         context, found = self._attend(top_BTD, memory, weights is not None)
         if weights is not None and found is not None:
