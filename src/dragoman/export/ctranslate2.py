@@ -223,9 +223,9 @@ config.json        the special tokens, for CTranslate2
 *_vocabulary.json  the vocabulary, in the order of the ids"""
 _NOTES = """\
 Tokens go in as strings, without the end mark: CTranslate2 adds it. Scores are
-log-probability / length^alpha, Dragoman's decode.length_penalty_form=power. Greedy search
-(beam_size=1) takes the same tokens as Dragoman's. Beam search may differ from it where scores are
-close: CTranslate2 fills the place of a hypothesis that has ended, Dragoman leaves it empty."""
+log-probability / length^alpha, Dragoman's decode.length_penalty_form=power. The tokens are those of
+Dragoman's own greedy search (beam_size=1) and, with that penalty and decode.stopping=first, of its
+beam search."""
 
 
 def _usage(config: Config, quantization: str) -> Usage:
