@@ -62,14 +62,17 @@ data: $(VENV)/.ready  ## fetch Multi30k (MULTI30K=<folder> copies it; ARGS="--la
 train: $(VENV)/.ready  ## train EXPERIMENT, or go on with it
 	@$(BIN)/python train.py +experiment=$(EXPERIMENT) $(ARGS)
 
+# Said where a run is needed and there is none.
+NO_RUN = $(if $(RUN),,$(error no run to use yet: train one, or name it with RUN=checkpoints/<name>))
+
 eval: $(VENV)/.ready  ## score RUN on SPLIT
-	@$(BIN)/dragoman evaluate $(RUN) $(if $(SPLIT),--split $(SPLIT)) $(ARGS)
+	$(NO_RUN)@$(BIN)/dragoman evaluate $(RUN) $(if $(SPLIT),--split $(SPLIT)) $(ARGS)
 
 translate: $(VENV)/.ready  ## translate standard input with RUN, line by line
-	@$(BIN)/dragoman translate $(RUN) $(ARGS)
+	$(NO_RUN)@$(BIN)/dragoman translate $(RUN) $(ARGS)
 
 attention: $(VENV)/.ready  ## draw the attention of RUN (ARGS='--sentence "..."')
-	@$(BIN)/dragoman attention $(RUN) $(ARGS)
+	$(NO_RUN)@$(BIN)/dragoman attention $(RUN) $(ARGS)
 
 tensorboard: $(VENV)/.ready  ## watch all runs in TensorBoard
 	@$(BIN)/tensorboard --logdir checkpoints $(ARGS)

@@ -30,5 +30,8 @@ def main(composed: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    compose.check_command_line(CONFIGS, sys.argv[1:])
-    main()
+    try:
+        compose.check_command_line(CONFIGS, sys.argv[1:])
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted before the first step")

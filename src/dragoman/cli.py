@@ -189,6 +189,10 @@ def attention(arguments: argparse.Namespace) -> None:
     from dragoman.reporting.attention import caption_alignment, draw_attention
 
     translator, runs, config = _load(arguments)
+    split = arguments.aer
+    if split is None and config.data.name == "captions":
+        split = config.data.validation_split
+    rate = None if split is None else caption_alignment(translator, split)
     sentence = arguments.sentence
     if sentence is None:
         sentence = read_pairs(config.data, config.data.validation_split)[0][0]
@@ -204,9 +208,7 @@ def attention(arguments: argparse.Namespace) -> None:
         head=arguments.head,
     )
     print(f"source       {sentence}\ntranslation  {target}\npicture      {path}")
-    if arguments.aer is not None or config.data.name == "captions":
-        split = arguments.aer or config.data.validation_split
-        rate = caption_alignment(translator, split)
+    if rate is not None:
         print(
             f"alignment error rate on {split}: {100 * rate.rate:.1f} % "
             f"(precision {100 * rate.precision:.1f} %, recall {100 * rate.recall:.1f} %)"
@@ -304,6 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return report(DragomanError(f"{problem.filename or 'output'}: {problem.strerror}"))
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
 

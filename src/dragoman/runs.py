@@ -117,8 +117,10 @@ class Run:
             try:
                 name = (self.folder / which).read_text(encoding="utf-8").strip()
             except FileNotFoundError:
+                steps = self.steps()
+                advice = f"there is step-{steps[-1]}" if steps else "train the run first"
                 raise DragomanError(
-                    f"{self.folder}: no checkpoint '{which}' yet; train the run first"
+                    f"{self.folder}: no checkpoint '{which}' yet; {advice}"
                 ) from None
             except (OSError, UnicodeDecodeError):
                 raise DragomanError(f"{self.folder / which}: not a readable pointer") from None

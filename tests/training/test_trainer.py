@@ -262,6 +262,17 @@ def test_a_longer_run_goes_on_to_where_it_would_have_come_at_once(
     assert ends[0] == ends[1]
 
 
+def test_a_run_that_is_past_its_last_step_is_left_as_it_is(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for steps in (5, 3):
+        options = {"checkpoint_dir": str(tmp_path), "train__max_steps": steps}
+        run = tinyruns.train_run(tinyruns.config(home, **options))
+    said = capsys.readouterr().err
+    assert "nothing to do: the run is past train.max_steps=3 at step 5" in said
+    assert run.checkpoint("last").name == "step-5"
+
+
 def test_ema_is_what_validation_scores(home: Path, tmp_path: Path) -> None:
     options = {"checkpoint_dir": str(tmp_path), "train__ema_decay": 0.5}
     run = tinyruns.train_run(tinyruns.config(home, **options))

@@ -47,6 +47,7 @@ def signals() -> Iterator[list[int]]:
         if received:  # a second one means it
             raise KeyboardInterrupt
         received.append(number)
+        print("stopping after this step, then saving; again to give up", file=sys.stderr)
 
     old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -129,8 +130,12 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
     progress = Progress(options.max_steps, state.step, config.log.every, ranks.main)
     _introduce(trainer, progress)
     ended_early = bool(options.patience) and state.stale >= options.patience
-    if state.finished and (ended_early or state.step >= options.max_steps):
+    if state.step > options.max_steps or (
+        state.finished and (ended_early or state.step == options.max_steps)
+    ):
         why = "stopped early" if ended_early else "is complete"
+        if state.step > options.max_steps:
+            why = f"is past train.max_steps={options.max_steps}"
         progress.message(f"nothing to do: the run {why} at step {state.step}")
         trainer.board.close()
         return
@@ -193,12 +198,15 @@ def _introduce(trainer: Trainer, progress: Progress) -> None:
     config, run, counts = trainer.config, trainer.run, trainer.training_set.counts
     parameters = count_parameters(trainer.module)
     where = f"from step {trainer.state.step}" if trainer.state.step else "from the start"
-    sizes = " and ".join(f"{len(tokenizer):,}" for tokenizer in trainer.tokenizers)
+    src, tgt = trainer.tokenizers
+    sizes = f"vocabularies {len(src):,} and {len(tgt):,}"
+    if src is tgt:
+        sizes = f"one vocabulary of {len(src):,}"
     progress.message(f"run {run.folder} {where} on {trainer.device}")
     progress.message(
         f"{config.data.src}->{config.data.tgt}: {counts['kept']:,} of {counts['pairs']:,} training "
         f"pairs ({counts['empty']:,} empty, {counts['too_long']:,} too long left out); "
-        f"vocabularies {sizes}; {config.model.name} with {parameters:,} parameters"
+        f"{sizes}; {config.model.name} with {parameters:,} parameters"
     )
     target = trainer.tokenizers[1]
     if isinstance(target, SpacyTokenizer):
