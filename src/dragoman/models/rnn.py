@@ -45,8 +45,6 @@ class RNNMemory(NamedTuple):
 class Encoder(nn.Module):
     """LSTM or GRU over packed sequences, in one direction or both."""
 
-    fast = True
-
     def __init__(self, config: RNNConfig, hidden: int) -> None:
         super().__init__()
         cell = nn.LSTM if config.cell == "lstm" else nn.GRU
@@ -59,9 +57,11 @@ class Encoder(nn.Module):
             dropout=config.dropout if config.encoder_layers > 1 else 0.0,
         )
 
-    def forward(self, x: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, lengths_B: Tensor, fast: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return states (B, S, E), the last hidden states (layers, B, E) and cells, if any."""
-        if self.fast and torch.is_grad_enabled():
+        if fast and torch.is_grad_enabled():
             return self._sweep(x, length_mask(lengths_B, x.shape[1]))
         packed = pack_padded_sequence(x, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
         out, last = self.rnn(packed)
@@ -169,7 +169,7 @@ class RNNSeq2Seq(nn.Module):
     ) -> RNNMemory:
         """Encode the source and project it to keys, once per sentence."""
         x = self._embed(self.src_embedding, src_BS)
-        states, hidden, cell = self.encoder(x, src_lengths_B)
+        states, hidden, cell = self.encoder(x, src_lengths_B, self.fast)
         first_hidden = self.bridge(hidden)
         batch = src_BS.shape[0]
         empty = states.new_zeros(batch, 0)
@@ -274,7 +274,6 @@ class RNNSeq2Seq(nn.Module):
         Where teacher forcing is off, a row is fed its own best guess of the step before
         (Bengio et al. 2015).
         """
-        self.encoder.fast = self.fast
         memory = self.encode(batch.src_BS, batch.src_lengths_B)
         state = self.init_state(memory)
         embedded_BTE = self._embed(self.tgt_embedding, batch.tgt_in_BT)
