@@ -82,7 +82,6 @@ bench: $(VENV)/.ready  ## training speed beside other tools (20 minutes and more
 
 bench-quick: $(VENV)/.ready  ## Dragoman beside the nn.Transformer loop, and where a step's time goes
 	@$(BIN)/python scripts/benchmark.py --quick $(if $(MULTI30K),--multi30k $(MULTI30K)) $(ARGS)
-	@$(BIN)/python scripts/profile_step.py $(if $(MULTI30K),data.root=$(MULTI30K))
 
 clean:  ## remove caches of tools and tests (never data or checkpoints)
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -1,8 +1,9 @@
-"""Training speed of Dragoman beside the tools its users come from, in one run on one machine.
+"""Speed of Dragoman beside the tools its users come from, in one run on one machine.
 
-    python scripts/benchmark.py [--rounds 3] [--seconds 60] [--only dragoman plain ...]
-    python scripts/benchmark.py --recurrent     the tutorials' GRU, their loop and Dragoman's
-    python scripts/benchmark.py --quick         Dragoman and the nn.Transformer loop, 5 minutes
+    python scripts/benchmark.py [--rounds 3] [--seconds 60] [--only marian plain ...]
+    python scripts/benchmark.py --suite recurrent   the tutorials' GRU, their loop and Dragoman's
+    python scripts/benchmark.py --suite decoding    translating with the same weights
+    python scripts/benchmark.py --quick             Dragoman and the nn.Transformer loop, 5 minutes
 
 Every contender is a file in scripts/contenders and runs in a virtual environment of its own with
 the exact versions listed beside it. All get the same tokens, the same sizes (those of
@@ -39,25 +40,58 @@ class Contender(NamedTuple):
     pins: str = ""
 
 
-TRANSFORMERS = {
-    "dragoman": Contender("train_dragoman.py"),
-    "plain": Contender("train_plain.py"),
-    "marian": Contender("train_marian.py", pins="marian"),
-    "opennmt": Contender("train_opennmt.py", pins="opennmt"),
-    "eole": Contender("train_eole.py", pins="eole"),
-    "sockeye": Contender("train_sockeye.py", pins="sockeye"),
-    "joeynmt": Contender("train_joeynmt.py", pins="joeynmt"),
-}
-RECURRENT = {
-    "dragoman": Contender("train_dragoman.py", ("--recurrent",)),
-    "tutorial": Contender("train_tutorial.py"),
-    "tutorial-sorted": Contender("train_tutorial.py", ("--sorted",)),
-}
-COLUMNS = {
+class Suite(NamedTuple):
+    """What is compared: the contenders, what each prints, and the figures that are speeds."""
+
+    contenders: dict[str, Contender]
+    columns: dict[str, str]
+    speeds: tuple[str, ...]
+
+
+DRAGOMAN = "train_dragoman.py"
+TRAINING = {
     "tokens_per_second": "target tokens/s",
     "first_step_seconds": "seconds to first step",
     "peak_mib": "peak MiB",
     "parameters": "parameters",
+}
+SUITES = {
+    "training": Suite(
+        {
+            "dragoman": Contender(DRAGOMAN),
+            "plain": Contender("train_plain.py"),
+            "marian": Contender("train_marian.py", pins="marian"),
+            "opennmt": Contender("train_opennmt.py", pins="opennmt"),
+            "eole": Contender("train_eole.py", pins="eole"),
+            "sockeye": Contender("train_sockeye.py", pins="sockeye"),
+            "joeynmt": Contender("train_joeynmt.py", pins="joeynmt"),
+        },
+        TRAINING,
+        ("tokens_per_second",),
+    ),
+    "recurrent": Suite(
+        {
+            "dragoman": Contender(DRAGOMAN, ("--recurrent",)),
+            "tutorial": Contender("train_tutorial.py"),
+            "tutorial-sorted": Contender("train_tutorial.py", ("--sorted",)),
+        },
+        {**TRAINING, "steps": "steps"},
+        ("tokens_per_second",),
+    ),
+    "decoding": Suite(
+        {
+            "dragoman": Contender("decode_dragoman.py"),
+            "marian": Contender("decode_marian.py", pins="marian"),
+            "marian-sorted": Contender("decode_marian.py", ("--sorted",), pins="marian"),
+        },
+        {
+            "greedy_per_second": "greedy, sentences/s",
+            "beam_per_second": "beam 5, sentences/s",
+            "peak_mib": "peak MiB",
+            "parameters": "parameters",
+        },
+        ("greedy_per_second", "beam_per_second"),
+    ),
 }
 
 
@@ -72,7 +106,7 @@ def write_text(folder: Path, multi30k: Path) -> None:
     config, _ = compose_config(ROOT / "configs", options)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizers = train_or_load_tokenizers(config.data)
-    for split in ("train", "val"):
+    for split in ("train", "val", "test_2016_flickr"):
         sides = read_pairs(config.data, split)
         for language, lines, tokenizer in zip(("de", "en"), sides, tokenizers, strict=True):
             text = "".join(" ".join(tokenizer.units(line)) + "\n" for line in lines)
@@ -120,41 +154,81 @@ def run(name: str, contender: Contender, args: argparse.Namespace) -> dict[str, 
     return figures
 
 
-def table(figures: dict[str, list[dict[str, Any]]]) -> str:
+def kept_weights() -> None:
+    """Train the model that the decoding suite translates with, unless it is there."""
+    if not (BENCH / "text" / "marian" / "model.safetensors").exists():
+        print("training the weights that all will translate with (10 minutes)", flush=True)
+        keeper = Contender("train_marian.py", ("--keep",), "marian")
+        command = [str(interpreter(keeper)), str(CONTENDERS / keeper.script), *keeper.flags]
+        folders = ["--data", str(BENCH / "text"), "--work", str(BENCH / "work" / "kept")]
+        subprocess.run([*command, *folders], check=True, stdout=subprocess.DEVNULL)
+
+
+def agreement(names: list[str]) -> dict[str, dict[str, float]]:
+    """Return the share of sentences for which a tool gave the very tokens that Dragoman gave."""
+    shares: dict[str, dict[str, float]] = {}
+    for kind in ("greedy", "beam"):
+        texts = {
+            name: (BENCH / "work" / name / f"{kind}.txt").read_text(encoding="utf-8").split("\n")
+            for name in names
+        }
+        ours = texts.pop("dragoman")[:-1]
+        shares[kind] = {
+            name: sum(mine == yours for mine, yours in zip(ours, theirs, strict=False)) / len(ours)
+            for name, theirs in texts.items()
+        }
+    return shares
+
+
+Figures = dict[str, list[dict[str, Any]]]
+
+
+def table(suite: Suite, figures: Figures) -> str:
     """Return a Markdown table of medians, with the spread of the speeds."""
-    base = statistics.median(r["tokens_per_second"] for r in figures["dragoman"])
-    lines = [
-        f"| tool | {' | '.join(COLUMNS.values())} | lowest to highest | Dragoman is |",
-        "|---|" + "---:|" * (len(COLUMNS) + 2),
+    many = len(suite.speeds) > 1
+    spreads = [
+        f"{suite.columns[s]}, lowest to highest" if many else "lowest to highest"
+        for s in suite.speeds
     ]
+    ratios = [
+        f"Dragoman is ({suite.columns[s].split(',')[0]})" if many else "Dragoman is"
+        for s in suite.speeds
+    ]
+    heads = [*suite.columns.values(), *spreads, *ratios]
+    lines = [f"| tool | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     for runs in figures.values():
-        medians = [statistics.median(r[column] for r in runs) for column in COLUMNS]
-        speeds = [r["tokens_per_second"] for r in runs]
-        cells = [f"{value:,.0f}" for value in medians]
-        lines.append(
-            f"| {runs[0]['tool']} {runs[0]['version']} | {' | '.join(cells)} | "
-            f"{min(speeds):,.0f} to {max(speeds):,.0f} | {base / medians[0]:.2f} x |"
-        )
+        cells = [f"{median(runs, column):,.0f}" for column in suite.columns]
+        for speed in suite.speeds:
+            values = [r[speed] for r in runs]
+            cells.append(f"{min(values):,.0f} to {max(values):,.0f}")
+        for speed in suite.speeds:
+            cells.append(f"{median(figures['dragoman'], speed) / median(runs, speed):.2f} x")
+        lines.append(f"| {runs[0]['tool']} {runs[0]['version']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def plot(figures: dict[str, list[dict[str, Any]]], path: Path) -> None:
+def median(runs: list[dict[str, Any]], column: str) -> float:
+    """Return the middle one of a tool's figures."""
+    return float(statistics.median(r[column] for r in runs))
+
+
+def plot(suite: Suite, figures: Figures, path: Path) -> None:
     """Draw the speeds: a bar at the median, a dot for every run."""
     from matplotlib.figure import Figure
 
-    order = sorted(
-        figures.values(), key=lambda runs: statistics.median(r["tokens_per_second"] for r in runs)
-    )
-    figure = Figure(figsize=(7, 0.5 * len(order) + 1), layout="constrained")
-    axes = figure.add_subplot()
-    for place, runs in enumerate(order):
-        speeds = [r["tokens_per_second"] for r in runs]
-        colour = "#1f5a96" if runs[0]["tool"] == "Dragoman" else "#b8c4d0"
-        axes.barh(place, statistics.median(speeds), color=colour)
-        axes.plot(speeds, [place] * len(speeds), "o", color="#222222", markersize=3)
-    axes.set_yticks(range(len(order)), [f"{r[0]['tool']} {r[0]['version']}" for r in order])
-    axes.set_xlabel("training: target tokens per second")
-    axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(7 * len(suite.speeds), 0.5 * len(figures) + 1.2), layout="constrained")
+    for axes, speed in zip(
+        figure.subplots(1, len(suite.speeds), squeeze=False)[0], suite.speeds, strict=True
+    ):
+        order = sorted(figures.values(), key=lambda runs: median(runs, speed))
+        for place, runs in enumerate(order):
+            colour = "#1f5a96" if runs[0]["tool"] == "Dragoman" else "#b8c4d0"
+            axes.barh(place, median(runs, speed), color=colour)
+            values = [r[speed] for r in runs]
+            axes.plot(values, [place] * len(values), "o", color="#222222", markersize=3)
+        axes.set_yticks(range(len(order)), [f"{r[0]['tool']} {r[0]['version']}" for r in order])
+        axes.set_xlabel(suite.columns[speed])
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
 
@@ -165,43 +239,74 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", help="some of the contenders; always with dragoman")
-    parser.add_argument("--recurrent", action="store_true")
+    parser.add_argument("--suite", choices=list(SUITES), default="training")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--multi30k", type=Path, default=ROOT / "data" / "multi30k" / "raw")
     parser.add_argument("--out", type=Path, help="folder for JSON, table and plot")
     args = parser.parse_args()
-    contenders = RECURRENT if args.recurrent else TRANSFORMERS
+    suite = SUITES[args.suite]
     if args.quick:
         args.only, args.seconds = ["plain"], min(args.seconds, 25.0)
     if args.only:
-        unknown = set(args.only) - set(contenders)
+        unknown = set(args.only) - set(suite.contenders)
         if unknown:
-            parser.error(f"no contender {', '.join(sorted(unknown))}: {', '.join(contenders)}")
-        contenders = {n: c for n, c in contenders.items() if n in {"dragoman", *args.only}}
+            there = ", ".join(suite.contenders)
+            parser.error(f"no contender {', '.join(sorted(unknown))} in {args.suite}: {there}")
+        wanted = {"dragoman", *args.only}
+        chosen = {n: c for n, c in suite.contenders.items() if n in wanted}
+        suite = suite._replace(contenders=chosen)
     if not (args.multi30k / "train.de.gz").exists():
         parser.error(f"{args.multi30k}: no Multi30k there; run `make data` or give --multi30k")
-    for contender in contenders.values():
+    for contender in suite.contenders.values():
         interpreter(contender)
     write_text(BENCH / "text", args.multi30k)
-    figures: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
+    if args.suite == "decoding":
+        kept_weights()
+    figures: Figures = {name: [] for name in suite.contenders}
     for number in range(args.rounds):
-        for name, contender in contenders.items():
+        for name, contender in suite.contenders.items():
             figures[name].append(run(name, contender, args))
-            speed = figures[name][-1]["tokens_per_second"]
-            print(f"round {number + 1}  {name:16} {speed:8,.0f} target tokens/s", flush=True)
-    print(table(figures))
+            speeds = [f"{figures[name][-1][s]:8,.0f} {suite.columns[s]}" for s in suite.speeds]
+            print(f"round {number + 1}  {name:16} {'  '.join(speeds)}", flush=True)
+    found: dict[str, Any] = {"runs": figures}
+    report = table(suite, figures)
+    if args.suite == "decoding":
+        found["same_tokens"] = agreement(list(suite.contenders))
+        for kind, shares in found["same_tokens"].items():
+            for name, share in shares.items():
+                report += f"\n{kind}: the same tokens as {name} on {share:.1%} of the sentences  "
+    if args.suite == "training":
+        found["step"] = profile(args)
+        report += "\n" + found["step"].pop("text")
+    print(report)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        stem = args.out / ("training-recurrent" if args.recurrent else "training")
-        machine = {
-            "processor": platform.processor() or platform.machine(),
-            "threads": args.threads,
-            "seconds": args.seconds,
-        }
-        text = json.dumps({"machine": machine, "runs": figures}, indent=1) + "\n"
-        stem.with_suffix(".json").write_text(text, encoding="utf-8")
-        stem.with_suffix(".md").write_text(table(figures), encoding="utf-8")
-        plot(figures, stem.with_suffix(".png"))
+        save(args, suite, found, report)
+
+
+def profile(args: argparse.Namespace) -> dict[str, Any]:
+    """Return where Dragoman's own step goes, and its matrix products done alone."""
+    path = BENCH / "work" / "profile.json"
+    command = [sys.executable, str(ROOT / "scripts" / "profile_step.py"), "--json", str(path)]
+    options = [f"data.root={args.multi30k}", f"data.cache={BENCH / 'cache'}"]
+    options.append(f"threads={args.threads}")
+    done = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return {**figures, "text": done.stdout[done.stdout.index("STEP\n") + 5 :]}
+
+
+def save(args: argparse.Namespace, suite: Suite, found: dict[str, Any], report: str) -> None:
+    """Write JSON, table and plot."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    stem = args.out / args.suite
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": args.threads,
+        "seconds": args.seconds,
+    }
+    text = json.dumps({"machine": machine, **found}, indent=1) + "\n"
+    stem.with_suffix(".json").write_text(text, encoding="utf-8")
+    stem.with_suffix(".md").write_text(report, encoding="utf-8")
+    plot(suite, found["runs"], stem.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def replay(products: list[Product]) -> float:
-    """Return the seconds that a step's products take alone.
+def replay(products: list[Product]) -> list[float]:
+    """Return the seconds that each of a step's products takes alone.
 
     Each has factors of its own, drawn beforehand, as in the step: sharing them would leave them in
     the cache, where the step never finds them.
@@ -73,12 +73,29 @@ def replay(products: list[Product]) -> float:
         return torch.randn(columns, rows).t() if turned else torch.randn(rows, columns)
 
     pairs = [(factor(m, k, a), factor(k, n, b)) for m, k, n, a, b in products]
+    return [timed(lambda a=a, b=b: a @ b) for a, b in pairs]  # type: ignore[misc]
 
-    def run() -> None:
-        for a, b in pairs:
-            a @ b
 
-    return timed(run)
+def by_shape(
+    noted: list[list[Product]], seconds: list[list[float]], widths: set[int]
+) -> list[dict[str, Any]]:
+    """Add up products of one shape, the costliest first; N stands for the number of tokens."""
+    total = sum(map(sum, seconds))
+    spent, work = dict[str, float](), dict[str, float]()
+    for found, times in zip(noted, seconds, strict=True):
+        for (m, k, n, *_), time_ in zip(found, times, strict=True):
+            rows, inner, columns = (str(size) if size in widths else "N" for size in (m, k, n))
+            shape = f"({rows}, {inner}) @ ({inner}, {columns})"
+            spent[shape] = spent.get(shape, 0.0) + time_
+            work[shape] = work.get(shape, 0.0) + 2 * m * k * n
+    return [
+        {
+            "shape": shape,
+            "share": spent[shape] / total,
+            "gflop_per_second": work[shape] / spent[shape] / 1e9,
+        }
+        for shape in sorted(spent, key=lambda shape: -spent[shape])
+    ]
 
 
 def measure(trainer: Trainer, steps: int, rounds: int) -> dict[str, Any]:
@@ -99,12 +116,14 @@ def measure(trainer: Trainer, steps: int, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         trainer.step(batches[0])  # the replay has had its turn with the memory
         whole.append(timed(work))
-        products.append(sum(replay(found) for found in noted))
+        alone = [replay(found) for found in noted]
+        products.append(sum(map(sum, alone)))
     with profile(activities=[ProfilerActivity.CPU]) as trace:
         work()
     averages = trace.key_averages()
     parts = {event.key: event.cpu_time_total for event in averages if event.key in PARTS}
     print(averages.table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40))
+    widths = {size for parameter in trainer.module.parameters() for size in parameter.shape}
     tokens = sum(bucket.tgt_tokens for buckets in batches for bucket in buckets)
     flop = sum(2 * m * k * n for found in noted for m, k, n, _, _ in found)
     step, product = statistics.median(whole), statistics.median(products)
@@ -115,6 +134,7 @@ def measure(trainer: Trainer, steps: int, rounds: int) -> dict[str, Any]:
         "products_share": product / step,
         "products_gflop_per_second": flop / product / 1e9,
         "mflop_per_target_token": flop / tokens / 1e6,
+        "products": by_shape(noted, alone, widths),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
@@ -136,17 +156,21 @@ def main() -> None:
             figures = measure(trainer, arguments.steps, arguments.rounds)
     except DragomanError as problem:
         fail(problem)
+    print("STEP")
     print(
-        f"{figures['milliseconds_per_step']:.0f} ms a step on {figures['threads']} threads, ",
-        end="",
+        f"{figures['milliseconds_per_step']:.0f} ms a step on {figures['threads']} threads, "
+        f"{figures['tokens_per_second']:,.0f} target tokens/s: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in figures["parts"].items())
     )
-    print(f"{figures['tokens_per_second']:,.0f} target tokens/s")
-    print("  ".join(f"{name} {100 * share:.0f} %" for name, share in figures["parts"].items()))
     print(
-        f"its matrix products alone: {100 * figures['products_share']:.0f} % of the step, at "
+        f"\nIts matrix products alone: {figures['products_share']:.0%} of the step, at "
         f"{figures['products_gflop_per_second']:.0f} GFLOP/s "
-        f"({figures['mflop_per_target_token']:.1f} MFLOP a target token)"
+        f"({figures['mflop_per_target_token']:.1f} MFLOP a target token)\n\n"
+        "| product (N tokens) | share of all | GFLOP/s |\n|---|---:|---:|"
     )
+    for product in figures["products"]:
+        rate = product["gflop_per_second"]
+        print(f"| {product['shape']} | {product['share']:.1%} | {rate:.0f} |")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

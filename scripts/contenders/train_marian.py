@@ -1,17 +1,17 @@
 """Hugging Face transformers: MarianMTModel from scratch under Seq2SeqTrainer.
 
 Marian has no pre-norm, and the vector that it adds to its logits is a buffer that is not trained.
+With ``--keep`` it trains 5 epochs and leaves the weights that decoding is compared with.
 """
 
 # ruff: noqa: E402
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from window import Window, arguments
+from window import Window, arguments, read
 
-args = arguments()  # before torch is imported: sets the threads
+args = arguments("keep")  # before torch is imported: sets the threads
 
 import torch
 import transformers
@@ -26,6 +26,7 @@ from transformers import (
 )
 
 EOS, UNK, PAD = range(3)
+KEPT_UPDATES = 1135  # 5 epochs
 SPECIALS = ["</s>", "<unk>", "<pad>"]
 window = Window(args.seconds, tool="transformers Marian", version=transformers.__version__)
 
@@ -39,15 +40,8 @@ class WatchedTrainer(Seq2SeqTrainer):
         return super().training_step(model, inputs, *rest, **named)
 
 
-def read(folder: Path, lang: str) -> tuple[list[list[int]], dict[str, int]]:
-    """Return the training sentences as ids, end marks included, and the vocabulary."""
-    words = (folder / f"vocab.{lang}").read_text(encoding="utf-8").split()
-    vocab = {word: number for number, word in enumerate(SPECIALS + words)}
-    lines = (folder / f"train.{lang}").read_text(encoding="utf-8").splitlines()
-    return [[vocab.get(token, UNK) for token in line.split()] + [EOS] for line in lines], vocab
-
-
-(sources, src_vocab), (targets, tgt_vocab) = read(args.data, "de"), read(args.data, "en")
+sources, src_vocab = read(args.data, "de", SPECIALS)
+targets, tgt_vocab = read(args.data, "en", SPECIALS)
 config = MarianConfig(
     vocab_size=len(src_vocab),
     decoder_vocab_size=len(tgt_vocab),
@@ -74,11 +68,12 @@ config = MarianConfig(
 options = Seq2SeqTrainingArguments(
     output_dir=str(args.work),
     use_cpu=True,
-    max_steps=1_000_000,
+    max_steps=KEPT_UPDATES if args.keep else 1_000_000,
     per_device_train_batch_size=128,
     train_sampling_strategy="group_by_length",
     learning_rate=5e-4,
-    lr_scheduler_type="constant",
+    lr_scheduler_type="constant_with_warmup",
+    warmup_steps=200,
     label_smoothing_factor=0.1,
     max_grad_norm=1.0,
     dataloader_pin_memory=False,
@@ -98,11 +93,14 @@ trainer = WatchedTrainer(
     args=options,
     data_collator=DataCollatorForSeq2Seq(tokenizer, model),
     train_dataset=[
-        {"input_ids": src, "labels": tgt} for src, tgt in zip(sources, targets, strict=True)
+        {"input_ids": [*src, EOS], "labels": [*tgt, EOS]}
+        for src, tgt in zip(sources, targets, strict=True)
     ],
 )
-window.watch(torch.optim.AdamW)
+if not args.keep:
+    window.watch(torch.optim.AdamW)
 try:
     trainer.train()
+    trainer.save_model(str(args.data / "marian"))
 except Window.Done:
     window.report(model.num_parameters(only_trainable=True))

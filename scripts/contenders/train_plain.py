@@ -6,9 +6,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
-from window import Window, arguments
+from window import Window, arguments, read
 
 args = arguments()  # before torch is imported: sets the threads
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+SPECIALS = ["<pad>", "<unk>", "<s>", "</s>"]
 PAD, UNK, BOS, EOS = range(4)
 WIDTH, HEADS, LAYERS, FEED_FORWARD, DROPOUT = 256, 8, 3, 512, 0.1
 BATCH, POOL = 128, 100
@@ -61,14 +61,6 @@ class PlainTransformer(nn.Module):
         return self.generator(states)
 
 
-def read(folder: Path, lang: str) -> tuple[list[list[int]], int]:
-    """Return the training sentences as ids, and the size of the vocabulary."""
-    words = (folder / f"vocab.{lang}").read_text(encoding="utf-8").split()
-    ids = {word: number for number, word in enumerate(words, start=4)}
-    lines = (folder / f"train.{lang}").read_text(encoding="utf-8").splitlines()
-    return [[ids.get(token, UNK) for token in line.split()] for line in lines], len(words) + 4
-
-
 def padded(rows: list[Tensor]) -> Tensor:
     """Return sentences as one tensor, padded at their ends."""
     return pad_sequence(rows, batch_first=True, padding_value=PAD)
@@ -92,8 +84,9 @@ def batches(src: list[list[int]], tgt: list[list[int]]) -> Iterator[tuple[Tensor
 
 torch.manual_seed(1)
 random.seed(1)
-(sources, src_vocab), (targets, tgt_vocab) = read(args.data, "de"), read(args.data, "en")
-model = PlainTransformer(src_vocab, tgt_vocab)
+sources, src_vocab = read(args.data, "de", SPECIALS)
+targets, tgt_vocab = read(args.data, "en", SPECIALS)
+model = PlainTransformer(len(src_vocab), len(tgt_vocab))
 optimizer = torch.optim.Adam(model.parameters(), lr=5e-4, betas=(0.9, 0.98), eps=1e-9)
 criterion = nn.CrossEntropyLoss(ignore_index=PAD, label_smoothing=0.1)
 window = Window(args.seconds, tool="nn.Transformer loop", version=torch.__version__)

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from window import Window, arguments
+from window import Window, arguments, read
 
+SPECIALS = ["<pad>", "<unk>", "<s>", "</s>"]
 PAD, UNK, BOS, EOS = range(4)
 D_EMBED, D_STATE, DROPOUT, BATCH = 256, 512, 0.5, 128
 
@@ -66,13 +67,8 @@ class Decoder(nn.Module):
 
 def own_batches(data: Path) -> tuple[Iterator[tuple[Tensor, Tensor]], tuple[int, int]]:
     """Yield shuffled batches (S, B) and (T, B), and return the sizes of the vocabularies."""
-    tables, sides = [], []
-    for language in ("de", "en"):
-        words = (data / f"vocab.{language}").read_text(encoding="utf-8").split("\n")[:-1]
-        tables.append({word: number + 4 for number, word in enumerate(words)})
-        lines = (data / f"train.{language}").read_text(encoding="utf-8").split("\n")[:-1]
-        ids = [[tables[-1].get(word, UNK) for word in line.split(" ")] for line in lines]
-        sides.append([torch.tensor([BOS, *row, EOS]) for row in ids])
+    read_sides = [read(data, language, SPECIALS) for language in ("de", "en")]
+    sides = [[torch.tensor([BOS, *row, EOS]) for row in rows] for rows, _ in read_sides]
 
     def endless() -> Iterator[tuple[Tensor, Tensor]]:
         pairs = list(zip(*sides, strict=True))
@@ -83,7 +79,7 @@ def own_batches(data: Path) -> tuple[Iterator[tuple[Tensor, Tensor]], tuple[int,
                 pad = nn.utils.rnn.pad_sequence
                 yield pad(list(src), padding_value=PAD), pad(list(tgt), padding_value=PAD)
 
-    return endless(), (len(tables[0]) + 4, len(tables[1]) + 4)
+    return endless(), (len(read_sides[0][1]), len(read_sides[1][1]))
 
 
 def sorted_batches(work: Path) -> tuple[Iterator[tuple[Tensor, Tensor]], tuple[int, int]]:

@@ -23,6 +23,12 @@ def _process_start() -> float:
     return time.time() - uptime + float(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
+def peak_mib() -> float:
+    """Return the most memory that this process has held."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def arguments(*flags: str) -> argparse.Namespace:
     """Read the driver's command line, with the contender's own flags, and set the threads."""
     parser = argparse.ArgumentParser()
@@ -39,6 +45,19 @@ def arguments(*flags: str) -> argparse.Namespace:
 
     torch.set_num_threads(found.threads)
     return found
+
+
+def read(
+    data: Path, language: str, specials: list[str], split: str = "train"
+) -> tuple[list[list[int]], dict[str, int]]:
+    """Return a split's sentences as ids, and the vocabulary: special tokens, then words."""
+    words = (data / f"vocab.{language}").read_text(encoding="utf-8").split("\n")[:-1]
+    vocabulary = {word: number for number, word in enumerate(specials + words)}
+    lines = (data / f"{split}.{language}").read_text(encoding="utf-8").split("\n")[:-1]
+    unknown = vocabulary["<unk>"]
+    return [
+        [vocabulary.get(word, unknown) for word in line.split(" ")] for line in lines
+    ], vocabulary
 
 
 class Window:
@@ -89,8 +108,6 @@ class Window:
     def report(self, parameters: int) -> None:
         """Print the figures, the last line of a contender's output."""
         seconds = self.ended - self.began
-        status = Path("/proc/self/status").read_text()
-        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
         figures = {
             "tool": self.tool,
             "version": self.version,
@@ -99,7 +116,7 @@ class Window:
             "steps": self.updates - WARM_UP,
             "seconds": seconds,
             "first_step_seconds": self.first,
-            "peak_mib": peak,
+            "peak_mib": peak_mib(),
             "parameters": parameters,
         }
         print(json.dumps(figures), flush=True)

@@ -14,6 +14,7 @@ import tiny
 from dragoman.data.batching import Batch
 from dragoman.models.attention import KeyValue, attend, fold, masked_softmax, unfold
 from dragoman.models.packing import MULTIPLE, Packing
+from dragoman.models.short import short_attention
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 
@@ -149,3 +150,39 @@ def test_hypotheses_share_the_memory_of_their_sentence(name: str, batch: Batch) 
     assert shared.keys() == copied.keys()
     for key, found in shared.items():
         torch.testing.assert_close(found, copied[key], **EXACT)
+
+
+@pytest.mark.parametrize("hidden", ["nothing", "keys", "whole rows"])
+def test_short_attention_and_its_gradient_are_the_fused_kernels(hidden: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    q, k, v = (
+        torch.randn(2, 3, n, 4, dtype=torch.float64, generator=generator, requires_grad=True)
+        for n in (5, 6, 6)
+    )
+    mask = None
+    if hidden != "nothing":
+        mask = torch.arange(6) < torch.tensor([4, 6])[:, None, None, None]
+    if hidden == "whole rows":
+        mask = mask & (torch.arange(5) != 2)[:, None]  # type: ignore[operator]
+    found = short_attention(q, k, v, mask)
+    expected = F.scaled_dot_product_attention(q, k, v, mask)
+    torch.testing.assert_close(found, expected, **EXACT)
+    upstream = torch.randn(found.shape, dtype=torch.float64, generator=generator)
+    mine = torch.autograd.grad(found, (q, k, v), upstream)
+    for own, theirs in zip(mine, torch.autograd.grad(expected, (q, k, v), upstream), strict=True):
+        torch.testing.assert_close(own, theirs, **EXACT)
+
+
+def test_short_attention_drops_weights_and_its_gradient_knows_which() -> None:
+    q, k, v = (torch.randn(2, 2, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+    def attention(*tensors: Tensor) -> Tensor:
+        torch.manual_seed(5)
+        return short_attention(*tensors, None, dropout=0.4)
+
+    assert gradcheck(attention, (q, k, v))
+    whole = short_attention(q, k, v, None)
+    assert not torch.allclose(attention(q, k, v), whole)
+    torch.manual_seed(1)
+    mean = torch.stack([short_attention(q, k, v, None, dropout=0.4) for _ in range(3000)]).mean(0)
+    torch.testing.assert_close(mean, whole, rtol=0, atol=0.15)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from dragoman.data.batching import Batch
 from dragoman.training import loss as loss_module
 from dragoman.training.loss import (
+    MULTIPLE,
     loss_and_gradient,
     sequence_loss,
     smoothed_nll,
@@ -97,26 +101,70 @@ def test_the_gradient_in_chunks_is_that_of_the_plain_form(
         torch.testing.assert_close(gradients[1][key], expected, rtol=1e-9, atol=1e-12)
 
 
+class Widest(TorchDispatchMode):
+    """Notes the most rows of any tensor as wide as the vocabulary, filled up or not."""
+
+    def __init__(self, vocab: int) -> None:
+        super().__init__()
+        self.widths, self.rows = (vocab, -(-vocab // MULTIPLE) * MULTIPLE), 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = op(*args, **(kwargs or {}))
+        turned = op is torch.ops.aten.t.default  # the weights
+        matrix = isinstance(out, torch.Tensor) and out.ndim == 2 and not turned
+        if matrix and out.shape[1] in self.widths:
+            self.rows = max(self.rows, out.shape[0])
+        return out
+
+
 def test_no_more_logits_than_a_chunk_are_ever_held(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss_module, "CHUNK", 4)
     model: Any = tiny.build(tiny.transformer())
-    sizes: list[int] = []
-    project = model.project
-
-    def watched(states: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(states))
-        return project(states)
-
-    monkeypatch.setattr(model, "project", watched)
     states = model(batch)
-    loss_and_gradient(model, states, batch.targets_N, 0.1, divisor=1.0)
-    assert sum(sizes) == batch.num_tokens
-    assert max(sizes) == 4
-    sizes.clear()
-    loss_and_gradient(model, states, batch.targets_N, 0.1, divisor=1.0, at_once=True)
-    assert sizes == [batch.num_tokens]
+    vocab = model.output.out_features
+    assert states.shape[1] not in (vocab, -(-vocab // MULTIPLE) * MULTIPLE)
+    for fast, most in ((True, 4), (False, batch.num_tokens)):
+        model.fast = fast
+        with Widest(vocab) as widest:
+            loss_and_gradient(model, states, batch.targets_N, 0.1, divisor=1.0)
+        assert widest.rows == most
+
+
+@pytest.mark.parametrize("vocab", [16, 17, 31])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_gradient_by_hand_is_that_of_cross_entropy(vocab: int, smoothing: float) -> None:
+    model: Any = SimpleNamespace(output=nn.Linear(5, vocab), fast=True)
+    states = torch.randn(40, 5, requires_grad=True)
+    targets = torch.randint(vocab, (40,))
+    found, gradient = loss_and_gradient(model, states, targets, smoothing, divisor=3.0)
+    mine = [gradient, model.output.weight.grad, model.output.bias.grad]
+    inputs = [states, model.output.weight, model.output.bias]
+    loss = F.cross_entropy(
+        model.output(states), targets, reduction="sum", label_smoothing=smoothing
+    )
+    torch.testing.assert_close(found.smoothed, loss.detach())
+    for own, theirs in zip(mine, torch.autograd.grad(loss / 3.0, inputs), strict=True):
+        torch.testing.assert_close(own, theirs)
+    # A second micro-batch adds to what is there.
+    loss_and_gradient(model, states, targets, smoothing, divisor=3.0)
+    torch.testing.assert_close(model.output.weight.grad, 2 * mine[1])
+
+
+def test_under_autocast_logits_are_bfloat16_and_sums_are_not() -> None:
+    model: Any = SimpleNamespace(output=nn.Linear(64, 50), fast=True)
+    model.project = model.output
+    states, targets = torch.randn(40, 64), torch.randint(50, (40,))
+    found = []
+    for fast in (True, False):
+        model.fast, model.output.weight.grad = fast, None
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, gradient = loss_and_gradient(model, states, targets, 0.1, divisor=40.0)
+        assert loss.smoothed.dtype == gradient.dtype == torch.float32
+        found.append((loss.smoothed, gradient, model.output.weight.grad))
+    for mine, plain in zip(*found, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=0.02, atol=1e-3)
 
 
 def test_padding_is_never_a_target(batch: Batch) -> None:

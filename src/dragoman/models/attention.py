@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from dragoman.models.dropout import dropout as drop
 from dragoman.models.packing import Packing
 from dragoman.models.positions import Positions
+from dragoman.models.short import short_attention
 
 
 class Score(nn.Module):
@@ -91,7 +92,7 @@ SCORES: dict[str, type[Score]] = {
 }
 
 
-# Keys up to which plain matrix products beat the fused kernel on a CPU.
+# Keys up to which matrix products beat the fused kernel on a CPU.
 SHORT = 64
 
 
@@ -123,14 +124,12 @@ def attend(
 
     ``keys`` have been through ``score.prepare``; ``mask`` is bool and broadcasts to (B, H, T, S);
     ``bias`` is added to the scores. Scaled dot-product attention without bias takes PyTorch's fused
-    kernel unless the weights are wanted, or the rows are so short that a CPU is faster without.
+    kernel, or its own for rows so short that a CPU is faster without, unless weights are wanted.
     """
     short = query_BHTA.device.type == "cpu" and keys_BHSA.shape[2] <= SHORT
-    if isinstance(score, ScaledDotScore) and bias is None and not need_weights and not short:
-        return (
-            F.scaled_dot_product_attention(query_BHTA, keys_BHSA, values_BHSV, mask, dropout),
-            None,
-        )
+    if isinstance(score, ScaledDotScore) and bias is None and not need_weights:
+        fused = short_attention if short else F.scaled_dot_product_attention
+        return fused(query_BHTA, keys_BHSA, values_BHSV, mask, dropout), None
     scores = score(query_BHTA, keys_BHSA)
     weights = masked_softmax(scores if bias is None else scores + bias, mask)
     context = drop(weights, dropout) @ values_BHSV

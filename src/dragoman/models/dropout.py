@@ -38,14 +38,15 @@ class _Dropout(torch.autograd.Function):
         mask, keep = keep_mask(x, p)
         ctx.save_for_backward(mask)
         ctx.scale = 1 / keep
-        if residual is None:
-            return (x * mask).mul_(ctx.scale)
+        # A sum with one zero: products with mask and scale in a single pass.
+        residual = x.new_zeros(()) if residual is None else residual
         return torch.addcmul(residual, x, mask, value=ctx.scale)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         (mask,) = ctx.saved_tensors
-        return (grad * mask).mul_(ctx.scale), grad if ctx.needs_input_grad[1] else None, None
+        scaled = torch.addcmul(grad.new_zeros(()), grad, mask, value=ctx.scale)
+        return scaled, grad if ctx.needs_input_grad[1] else None, None
 
 
 def dropout(x: Tensor, p: float, training: bool = True, residual: Tensor | None = None) -> Tensor:

@@ -33,6 +33,7 @@ class Seq2Seq(Protocol):
     """
 
     fast: bool
+    output: nn.Linear
 
     def __call__(
         self,
@@ -47,7 +48,7 @@ class Seq2Seq(Protocol):
         """
 
     def project(self, states_ND: Tensor) -> Tensor:
-        """Return logits (N, V): the only place where the vocabulary appears."""
+        """Return logits (N, V), which is what ``output`` makes of the states."""
 
     def encode(
         self, src_BS: Tensor, src_lengths_B: Tensor, weights: Weights | None = None

@@ -89,7 +89,7 @@ def clip_gradients(model: nn.Module, largest: float) -> Tensor:
     Pascanu et al. 2013, algorithm 1.
     """
     norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    if largest:
+    if largest and float(norm) > largest:  # most often it is not: that spares a pass over all
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), largest, norm)
     return norm
 

@@ -117,7 +117,6 @@ class Trainer:
                     batch.targets_N,
                     train.label_smoothing,
                     divisor=total,
-                    at_once=not train.fast,
                 )
             with record_function("backward"):
                 states.backward(gradient)

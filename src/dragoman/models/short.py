@@ -1,0 +1,81 @@
+"""Scaled dot-product attention over short rows on a CPU, with its gradient by hand.
+
+Shapes: B batch, H heads, T queries, S keys, A width of a head.
+
+The fused kernels are made for long rows. At the length of sentences the time goes into passes over
+small tensors, so what can share a pass does: the scale is part of both products, the mask is a sum,
+and the backward pass goes from the weights' gradient to the scores' in two passes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dragoman.models.dropout import keep_mask
+
+
+class _Short(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float
+    ) -> Tensor:
+        shape = (*query.shape[:3], keys.shape[2])
+        q, k, v = (x.flatten(0, 1) for x in (query, keys, values))
+        scale = q.shape[-1] ** -0.5
+        scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+        scores = scores.view(shape)
+        if mask is not None:
+            hide = torch.zeros(mask.shape, dtype=scores.dtype)
+            scores += hide.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1)
+        if mask is not None and not bool((seen := mask.any(-1, keepdim=True)).all()):
+            weights *= seen  # a query that may see nothing gets zeros
+        dropped, kept, factor = weights, None, 1.0
+        if dropout:
+            kept, keep = keep_mask(weights, dropout)
+            factor = 1 / keep
+            dropped = torch.addcmul(weights.new_zeros(()), weights, kept, value=factor)
+        ctx.save_for_backward(q, k, v, weights, dropped, kept)
+        ctx.scale, ctx.factor, ctx.shape = scale, factor, shape
+        context = torch.bmm(dropped.flatten(0, 1), v)
+        return context.view(*query.shape[:3], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weights, dropped, kept = ctx.saved_tensors
+        heads = ctx.shape[:2]
+        grad = grad.flatten(0, 1)
+        d_values = torch.bmm(dropped.flatten(0, 1).transpose(1, 2), grad)
+        d_weights = torch.bmm(grad, v.transpose(1, 2)).view(ctx.shape)
+        if kept is not None:
+            d_weights = torch.addcmul(weights.new_zeros(()), d_weights, kept, value=ctx.factor)
+        d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+        d_scores = d_scores.flatten(0, 1)
+        nothing = q.new_empty(())
+        d_query = torch.baddbmm(nothing, d_scores, k, beta=0, alpha=ctx.scale)
+        d_keys = torch.baddbmm(nothing, d_scores.transpose(1, 2), q, beta=0, alpha=ctx.scale)
+        return (
+            d_query.unflatten(0, heads),
+            d_keys.unflatten(0, heads),
+            d_values.unflatten(0, heads),
+            None,
+            None,
+        )
+
+
+def short_attention(
+    query_BHTA: Tensor,
+    keys_BHSA: Tensor,
+    values_BHSA: Tensor,
+    mask: Tensor | None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Return the context (B, H, T, A): Vaswani et al. 2017, equation 1.
+
+    ``mask`` is bool, True where a query may see a key, and broadcasts to (B, H, T, S).
+    """
+    out: Tensor = _Short.apply(query_BHTA, keys_BHSA, values_BHSA, mask, dropout)  # type: ignore[no-untyped-call]
+    return out
