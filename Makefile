@@ -77,7 +77,7 @@ attention: $(VENV)/.ready  ## draw the attention of RUN (ARGS='--sentence "..."'
 tensorboard: $(VENV)/.ready  ## watch all runs in TensorBoard
 	@$(BIN)/tensorboard --logdir checkpoints $(ARGS)
 
-bench: $(VENV)/.ready  ## training speed beside other tools (20 minutes and more; ARGS="--only marian")
+bench: $(VENV)/.ready  ## speed beside other tools, 40 minutes (ARGS="--suite decoding", "--only marian")
 	@$(BIN)/python scripts/benchmark.py --out docs/benchmarks $(if $(MULTI30K),--multi30k $(MULTI30K)) $(ARGS)
 
 bench-quick: $(VENV)/.ready  ## Dragoman beside the nn.Transformer loop, and where a step's time goes

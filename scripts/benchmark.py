@@ -157,7 +157,7 @@ def run(name: str, contender: Contender, args: argparse.Namespace) -> dict[str, 
 def kept_weights() -> None:
     """Train the model that the decoding suite translates with, unless it is there."""
     if not (BENCH / "text" / "marian" / "model.safetensors").exists():
-        print("training the weights that all will translate with (10 minutes)", flush=True)
+        print("training the weights that all will translate with (20 minutes)", flush=True)
         keeper = Contender("train_marian.py", ("--keep",), "marian")
         command = [str(interpreter(keeper)), str(CONTENDERS / keeper.script), *keeper.flags]
         folders = ["--data", str(BENCH / "text"), "--work", str(BENCH / "work" / "kept")]

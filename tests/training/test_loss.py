@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from dragoman.data.batching import Batch
+from dragoman.models.linear import MULTIPLE
 from dragoman.training import loss as loss_module
 from dragoman.training.loss import (
-    MULTIPLE,
     loss_and_gradient,
     sequence_loss,
     smoothed_nll,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dragoman.models.dropout import dropout as drop
+from dragoman.models.linear import Linear, linear
 from dragoman.models.packing import Packing
 from dragoman.models.positions import Positions
 from dragoman.models.short import short_attention
@@ -124,12 +125,17 @@ def attend(
 
     ``keys`` have been through ``score.prepare``; ``mask`` is bool and broadcasts to (B, H, T, S);
     ``bias`` is added to the scores. Scaled dot-product attention without bias takes PyTorch's fused
-    kernel, or its own for rows so short that a CPU is faster without, unless weights are wanted.
+    kernel unless the weights are wanted, or the rows are so short that a CPU is faster without.
     """
     short = query_BHTA.device.type == "cpu" and keys_BHSA.shape[2] <= SHORT
     if isinstance(score, ScaledDotScore) and bias is None and not need_weights:
-        fused = short_attention if short else F.scaled_dot_product_attention
-        return fused(query_BHTA, keys_BHSA, values_BHSV, mask, dropout), None
+        if short and torch.is_grad_enabled():
+            return short_attention(query_BHTA, keys_BHSA, values_BHSV, mask, dropout), None
+        if not short:
+            context = F.scaled_dot_product_attention(
+                query_BHTA, keys_BHSA, values_BHSV, mask, dropout
+            )
+            return context, None
     scores = score(query_BHTA, keys_BHSA)
     weights = masked_softmax(scores if bias is None else scores + bias, mask)
     context = drop(weights, dropout) @ values_BHSV
@@ -236,8 +242,8 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         self.num_heads, self.dropout, self.d_model = num_heads, dropout, d_model
         # One matrix for queries, keys and values: self-attention is then one product, not three.
-        self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.out = nn.Linear(d_model, d_model)
+        self.qkv = Linear(d_model, 3 * d_model)
+        self.out = Linear(d_model, d_model)
         self.score = SCORES[score](num_heads, d_model // num_heads)
         for block in self.qkv.weight.chunk(3):
             nn.init.xavier_uniform_(block)
@@ -248,7 +254,7 @@ class MultiHeadAttention(nn.Module):
     def prepare(self, memory: Tensor, packing: Packing | None = None) -> KeyValue:
         """Project another sequence's states, (B, S, D) or packed (N, D), for cross-attention."""
         d = self.d_model
-        projected = F.linear(memory, self.qkv.weight[d:], self.qkv.bias[d:])
+        projected = linear(memory, self.qkv.weight[d:], self.qkv.bias[d:])
         keys, values = self._heads(projected, 2, packing)
         return KeyValue(self.score.prepare(keys), values)
 
@@ -265,7 +271,7 @@ class MultiHeadAttention(nn.Module):
         There may be K rows of x a row of the memory, (B * K, T, D), sentence by sentence.
         """
         d = self.d_model
-        projected = F.linear(x, self.qkv.weight[:d], self.qkv.bias[:d])
+        projected = linear(x, self.qkv.weight[:d], self.qkv.bias[:d])
         folded = fold(projected, memory) if packing is None else projected
         (query,) = self._heads(folded, 1, packing)
         out, weights = self._finish(query, memory, mask, None, need_weights, packing)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dragoman.config import RNNConfig
@@ -23,6 +24,7 @@ from dragoman.models.attention import Attention, KeyValue
 from dragoman.models.cells import Step, Unrolled, one_step, sweep
 from dragoman.models.dropout import dropout
 from dragoman.models.embeddings import build_embeddings
+from dragoman.models.linear import aligned
 
 
 class RNNState(NamedTuple):
@@ -284,6 +286,7 @@ class RNNSeq2Seq(nn.Module):
         ]
         if self.fast and teacher_forcing_BT is None and not self.looping:
             return self._at_once(batch, embedded_BTE, state, memory, cells, weights)
+        output = aligned(self.output, embedded_BTE.dtype) if self.fast else None
         outs: list[Tensor] = []
         seen: list[Tensor] = []
         for t, embedded in enumerate(embedded_BTE.unbind(1)):
@@ -292,8 +295,7 @@ class RNNSeq2Seq(nn.Module):
                 asked = ~teacher_forcing_BT[:, t] & (batch.tgt_lengths_B > t)
                 free = asked.nonzero()[:, 0]
                 if len(free):
-                    with torch.no_grad():
-                        guesses = self.project(outs[-1][free]).argmax(-1)
+                    guesses = self._guess(outs[-1].detach()[free], output)
                     own = self._embed(self.tgt_embedding, guesses)
                     embedded = embedded.index_copy(0, free, own)
             out, state, found = self._step(embedded, state, memory, cells, weights is not None)
@@ -303,6 +305,13 @@ class RNNSeq2Seq(nn.Module):
         if weights is not None and seen:
             weights["decoder.attention"] = torch.cat(seen, 2)
         return torch.stack(outs, 1)[batch.tgt_mask_BT]
+
+    @torch.no_grad()
+    def _guess(self, states_RD: Tensor, output: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Return the likeliest tokens (R,); the output layer may come aligned."""
+        if output is None:
+            return self.project(states_RD).argmax(-1)
+        return F.linear(states_RD, *output).argmax(-1)
 
     def _at_once(
         self,

@@ -19,6 +19,7 @@ from dragoman.data.batching import Batch, length_mask
 from dragoman.models.attention import KeyValue, MultiHeadAttention, causal_mask
 from dragoman.models.dropout import dropout
 from dragoman.models.embeddings import build_embeddings
+from dragoman.models.linear import Linear
 from dragoman.models.packing import Packing
 from dragoman.models.positions import POSITIONS, Positions
 
@@ -42,8 +43,8 @@ class FeedForward(nn.Module):
     def __init__(self, d_model: int, d_ff: int, activation: str, dropout: float) -> None:
         super().__init__()
         self.gated = activation == "swiglu"
-        self.inner = nn.Linear(d_model, 2 * d_ff if self.gated else d_ff)
-        self.outer = nn.Linear(d_ff, d_model)
+        self.inner = Linear(d_model, 2 * d_ff if self.gated else d_ff)
+        self.outer = Linear(d_ff, d_model)
         self.activation: Callable[[Tensor], Tensor] = F.gelu if activation == "gelu" else F.relu
         self.dropout = dropout
         for layer in (self.inner, self.outer):

@@ -9,16 +9,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from dragoman.models.linear import aligned
 from dragoman.models.seq2seq import Seq2Seq
 
 # Rows whose logits are held at a time: the widest tensors of a step are (CHUNK, V). So few stay in
 # a CPU's cache from the product to the gradient.
 CHUNK = 512
-# Columns are filled up to a multiple of this: a product whose rows end within a vector register is
-# half as slow again on a CPU, and does not use a GPU's tensor cores.
-MULTIPLE = 16
 
 
 class Loss(NamedTuple):
@@ -103,11 +100,8 @@ class _Output:
         device = states_ND.device.type
         mixed = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if mixed else states_ND.dtype
-        self.layer, self.vocab = layer, layer.weight.shape[0]
-        more = -self.vocab % MULTIPLE
-        self.weight_VD = F.pad(layer.weight.detach().to(dtype), (0, 0, 0, more))
-        # Columns beyond the vocabulary have no probability.
-        self.bias_V = F.pad(layer.bias.detach().to(dtype), (0, more), value=-torch.inf)
+        self.layer, self.vocab = layer, layer.out_features
+        self.weight_VD, self.bias_V = aligned(layer, dtype)
         self.states_ND, self.targets_N = states_ND.detach().to(dtype), targets_N
         self.smoothing, self.divisor, self.wanted = smoothing, divisor, states_ND.dtype
 

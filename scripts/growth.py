@@ -1,0 +1,213 @@
+"""How training grows with the corpus: the same sentences, a hundred times over, with noise.
+
+    python scripts/growth.py [--pairs 29000 300000 3000000] [--seconds 30] [--rounds 3]
+
+For each size Multi30k is repeated, every copy with words exchanged and swapped, so that no two
+lines are alike. Then a run starts on it (the sentences are encoded once, before what is measured)
+and trains for a while. Printed: seconds from the command to the first update on a cached corpus,
+target tokens/s, the share of the time in which batches are made, memory, and the cache's bytes a
+token beside what it may take. Rounds go through the sizes in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "contenders"))
+
+from window import Window  # type: ignore[import-not-found]
+
+from dragoman.compose import compose_config
+from dragoman.config import Config
+from dragoman.data.batching import BatchOrder, BatchStream
+from dragoman.data.corpora import read_pairs
+from dragoman.runs import Run
+from dragoman.training.loop import train
+from dragoman.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / ".bench" / "growth"
+HEADS = {
+    "pairs": "pairs",
+    "first_step_seconds": "seconds to first step, cached",
+    "tokens_per_second": "target tokens/s",
+    "input_percent": "making batches, % of the time",
+    "anonymous_mib": "own memory, MiB",
+    "resident_mib": "with mapped files, MiB",
+    "disk_bytes_per_token": "cache, bytes a token",
+    "allowed_bytes_per_token": "4 bytes a token and 16 a sentence",
+}
+
+
+def settings(pairs: int) -> Config:
+    """Return the benchmark's configuration on a corpus of that size, in pieces."""
+    home = FOLDER / str(pairs)
+    overrides = [
+        "+experiment=benchmark",
+        "data.name=files",
+        f"data.root={home}",
+        f"data.cache={home / 'cache'}",
+        "data.corpora=[{source: files, src: de, tgt: en, split: train}]",
+        "data.files={train: 'train.{lang}', val: 'val.{lang}'}",
+        "data.tokenizer.kind=sentencepiece",
+        "model.tie_embeddings=three_way",
+        "train.max_steps=1000000",
+        "train.validate_every=1000000",
+        "train.checkpoint_every=1000000",
+        "device=cpu",
+    ]
+    return compose_config(ROOT / "configs", overrides)[0]
+
+
+def noisy(words: list[str], common: list[str], draw: random.Random) -> str:
+    """Return a sentence with one word exchanged and two neighbours swapped."""
+    words = list(words)
+    words[draw.randrange(len(words))] = draw.choice(common)
+    place = draw.randrange(len(words))
+    words[place : place + 2] = reversed(words[place : place + 2])
+    return " ".join(words)
+
+
+def write(pairs: int, multi30k: Path) -> None:
+    """Write a corpus of that size, unless it is there."""
+    home = FOLDER / str(pairs)
+    if (home / "val.en").exists():
+        return
+    home.mkdir(parents=True, exist_ok=True)
+    config, _ = compose_config(ROOT / "configs", ["+experiment=benchmark", f"data.root={multi30k}"])
+    draw = random.Random(1)
+    for language, lines in zip(("de", "en"), read_pairs(config.data, "train"), strict=True):
+        split = [line.split() for line in lines]
+        common = sorted({word for words in split for word in words})
+        with (home / f"train.{language}").open("w", encoding="utf-8") as out:
+            for number in range(pairs):
+                if number < len(lines):
+                    out.write(lines[number].strip() + "\n")
+                else:
+                    out.write(noisy(split[number % len(split)], common, draw) + "\n")
+    for language, lines in zip(("de", "en"), read_pairs(config.data, "val"), strict=True):
+        (home / f"val.{language}").write_text("".join(x + "\n" for x in lines), encoding="utf-8")
+
+
+def memory() -> dict[str, float]:
+    """Return what this process holds now, in MiB."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    names = {"resident_mib": "VmRSS", "anonymous_mib": "RssAnon"}
+    return {name: int(fields[field].split()[0]) / 1024 for name, field in names.items()}
+
+
+def measure(pairs: int, seconds: float) -> dict[str, Any]:
+    """Train for a while in this process."""
+    config, window = settings(pairs), Window(seconds, "Dragoman", "")
+    spent, found = [0.0], dict[str, Any]()
+
+    def clocked(owner: type, name: str) -> None:
+        method: Any = getattr(owner, name)
+
+        def timed(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return method(*arguments)
+            finally:
+                spent[0] += time.perf_counter() - began if window.began else 0.0
+
+        setattr(owner, name, timed)
+
+    clocked(BatchStream, "take")
+    clocked(BatchOrder, "fetch")
+    step = Trainer.step
+
+    def counted(trainer: Trainer, buckets: Any) -> Any:
+        window.batch(sum(bucket.tgt_tokens for bucket in buckets))
+        result = step(trainer, buckets)
+        found.update(memory())
+        window.updated()
+        return result
+
+    Trainer.step = counted  # type: ignore[method-assign, assignment]
+    shutil.rmtree(FOLDER / "run", ignore_errors=True)
+    with contextlib.suppress(Window.Done):
+        train(config, Run(FOLDER / "run"))
+    lasted = window.ended - window.began
+    return {
+        **found,
+        "pairs": pairs,
+        "tokens_per_second": window.tokens / lasted,
+        "first_step_seconds": window.first,
+        "input_percent": 100 * spent[0] / lasted,
+    }
+
+
+def disk(pairs: int) -> dict[str, float]:
+    """Return the bytes of the cached ids, a token, and what they may be."""
+    config = settings(pairs)
+    from dragoman.data.encoded import build_training_set, train_or_load_tokenizers
+
+    training = build_training_set(config.data, *train_or_load_tokenizers(config.data), 1)
+    everything = training.epoch_pairs(0)
+    tokens = sum(int(side.sum()) for side in training.lengths(everything, 0))
+    files = [path for path in (FOLDER / str(pairs) / "cache").rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    return {
+        "disk_bytes_per_token": size / tokens,
+        "allowed_bytes_per_token": 4 + 16 * 2 * pairs / tokens,
+    }
+
+
+def main() -> None:
+    """Measure all sizes in turn."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pairs", type=int, nargs="+", default=[29_000, 300_000, 3_000_000])
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--multi30k", type=Path, default=ROOT / "data" / "multi30k" / "raw")
+    parser.add_argument("--out", type=Path, help="folder for JSON and table")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(args.pairs[0], args.seconds)), flush=True)
+        return
+    runs: dict[int, list[dict[str, Any]]] = {pairs: [] for pairs in args.pairs}
+    disks = {}
+    for pairs in args.pairs:
+        write(pairs, args.multi30k)
+        disks[pairs] = disk(pairs)
+    for number in range(args.rounds):
+        for pairs, found in runs.items():
+            own = ["--measure", "--pairs", str(pairs), "--seconds", str(args.seconds)]
+            done = subprocess.run(
+                [sys.executable, __file__, *own],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ},
+            )
+            found.append({**json.loads(done.stdout.splitlines()[-1]), **disks[pairs]})
+            print(f"round {number + 1}", found[-1], flush=True)
+    lines = [f"| {' | '.join(HEADS.values())} |", "|" + "---:|" * len(HEADS)]
+    for found in runs.values():
+        medians = [statistics.median(run[name] for run in found) for name in HEADS]
+        cells = [f"{v:,.0f}" if v >= 100 else f"{v:.2f}" for v in medians]
+        lines.append(f"| {' | '.join(cells)} |")
+    table = "\n".join(lines) + "\n"
+    print(table)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({str(pairs): found for pairs, found in runs.items()}, indent=1) + "\n"
+        (args.out / "growth.json").write_text(text, encoding="utf-8")
+        (args.out / "growth.md").write_text(table, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
