@@ -12,6 +12,8 @@ TORCH      := $(shell grep -i '^torch==' $(CONSTRAINTS))
 EXPERIMENT ?= transformer
 # The run folder: by default the one trained last.
 RUN        ?= $(shell ls -td checkpoints/*/best 2>/dev/null | head -n 1 | xargs -r dirname)
+# What `make bench` compares: training, recurrent or decoding.
+SUITE      ?= training
 # The split to score, for example test_2016_flickr; empty: the validation split.
 SPLIT      ?=
 # Anything else for the command, such as ARGS="seed=2 train.max_steps=2000".
@@ -77,8 +79,8 @@ attention: $(VENV)/.ready  ## draw the attention of RUN (ARGS='--sentence "..."'
 tensorboard: $(VENV)/.ready  ## watch all runs in TensorBoard
 	@$(BIN)/tensorboard --logdir checkpoints $(ARGS)
 
-bench: $(VENV)/.ready  ## speed beside other tools, 40 minutes (ARGS="--suite decoding", "--only marian")
-	@$(BIN)/python scripts/benchmark.py --out docs/benchmarks $(if $(MULTI30K),--multi30k $(MULTI30K)) $(ARGS)
+bench: $(VENV)/.ready  ## speed beside other tools, 40 minutes (SUITE=training, recurrent, decoding)
+	@$(BIN)/python scripts/benchmark.py --suite $(SUITE) --out docs/benchmarks $(if $(MULTI30K),--multi30k $(MULTI30K)) $(ARGS)
 
 bench-quick: $(VENV)/.ready  ## Dragoman beside the nn.Transformer loop, and where a step's time goes
 	@$(BIN)/python scripts/benchmark.py --quick $(if $(MULTI30K),--multi30k $(MULTI30K)) $(ARGS)

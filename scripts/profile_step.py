@@ -28,13 +28,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dragoman.compose import compose_config, fail
 from dragoman.data.batching import Bucket
 from dragoman.errors import DragomanError
+from dragoman.models.linear import MULTIPLE
 from dragoman.runs import Run
 from dragoman.training.distributed import Ranks
 from dragoman.training.trainer import Trainer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PARTS = ("input", "forward", "loss", "backward", "update")
-PRODUCTS = {torch.ops.aten.mm.default: (0, 1), torch.ops.aten.addmm.default: (1, 2)}
+PRODUCTS = {
+    torch.ops.aten.mm.default: (0, 1),
+    torch.ops.aten.mm.out: (0, 1),
+    torch.ops.aten.addmm.default: (1, 2),
+    torch.ops.aten.addmm.out: (1, 2),
+    torch.ops.aten.addmm_.default: (1, 2),
+}
 
 # (rows, inner, columns), and for both factors whether they lie transposed in memory.
 Product = tuple[int, int, int, bool, bool]
@@ -124,6 +131,7 @@ def measure(trainer: Trainer, steps: int, rounds: int) -> dict[str, Any]:
     parts = {event.key: event.cpu_time_total for event in averages if event.key in PARTS}
     print(averages.table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40))
     widths = {size for parameter in trainer.module.parameters() for size in parameter.shape}
+    widths |= {-(-size // MULTIPLE) * MULTIPLE for size in widths}
     tokens = sum(bucket.tgt_tokens for buckets in batches for bucket in buckets)
     flop = sum(2 * m * k * n for found in noted for m, k, n, _, _ in found)
     step, product = statistics.median(whole), statistics.median(products)

@@ -4,22 +4,27 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from dragoman.models import dropout as dropout_module
-from dragoman.models.dropout import dropout, keep_mask
+from dragoman.models.dropout import draw, dropout, keep_mask
 
 # Draws per test; a rate of 0.5 is then known to 0.0005 (one standard deviation).
 MANY = 1_000_000
 RATES = (0.1, 0.25, 0.3, 0.5, 0.9)
 
 
+def mask_of(x: Tensor, p: float) -> tuple[Tensor, float]:
+    return keep_mask(draw(x), p, x.dtype)
+
+
 @pytest.mark.parametrize("p", [*RATES, 0.05, 0.2, 0.99])
 def test_keep_probability_is_within_a_ten_thousandth_and_known_exactly(p: float) -> None:
     # Every 16-bit lane once: what is kept is then counted, not estimated.
-    _, keep = keep_mask(torch.empty(4), p)
+    _, keep = mask_of(torch.empty(4), p)
     assert abs(keep - (1 - p)) < 1e-4
     assert keep * 2**16 == int(keep * 2**16)
-    mask, _ = keep_mask(torch.empty(MANY), p)
+    mask, _ = mask_of(torch.empty(MANY), p)
     deviation = math.sqrt(keep * (1 - keep) / MANY)
     assert abs(mask.double().mean() - keep) < 5 * deviation
 
@@ -30,7 +35,7 @@ def test_a_lane_is_kept_for_exactly_that_share_of_its_values(
     every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.int64)
     monkeypatch.setattr(dropout_module, "_words", lambda count: every)
     for p in RATES:
-        mask, keep = keep_mask(torch.empty(2**16), p)
+        mask, keep = mask_of(torch.empty(2**16), p)
         assert int(mask.sum()) == keep * 2**16
 
 
@@ -40,7 +45,7 @@ def test_what_is_kept_is_scaled_exactly(p: float) -> None:
     torch.manual_seed(3)
     out = dropout(x, p)
     torch.manual_seed(3)
-    mask, keep = keep_mask(x, p)
+    mask, keep = mask_of(x, p)
     torch.testing.assert_close(out, x * mask / keep, rtol=1e-15, atol=0)
     assert 0 < int(mask.sum()) < x.numel()
 
@@ -56,7 +61,7 @@ def test_the_mean_is_unbiased(p: float) -> None:
 @pytest.mark.parametrize("apart", [1, 2, 3, 4, 5])
 def test_neighbours_are_independent(p: float, apart: int) -> None:
     """Pearson's chi-square on pairs of elements, one of them for each place in the 64-bit word."""
-    mask, keep = keep_mask(torch.empty(MANY), p)
+    mask, keep = mask_of(torch.empty(MANY), p)
     for lane in range(4):
         first = mask[lane::4][: MANY // 4 - 2].long()
         second = mask[lane + apart :: 4][: len(first)].long()
@@ -101,7 +106,7 @@ def test_identity_when_not_training_or_at_rate_zero(p: float, training: bool) ->
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (2, 3), (0, 4), (5, 1, 3)])
 def test_any_shape_and_layout(shape: tuple[int, ...]) -> None:
-    mask, _ = keep_mask(torch.empty(shape), 0.5)
+    mask, _ = mask_of(torch.empty(shape), 0.5)
     assert mask.shape == shape
     assert mask.dtype == torch.float32
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
@@ -113,7 +118,7 @@ def test_draws_follow_from_the_seed() -> None:
     masks = []
     for seed in (5, 5, 6):
         torch.manual_seed(seed)
-        masks.append(keep_mask(torch.empty(64), 0.5)[0])
+        masks.append(mask_of(torch.empty(64), 0.5)[0])
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
 

@@ -22,31 +22,39 @@ def _words(count: int) -> Tensor:
     return torch.from_numpy(np.random.SFC64(seed).random_raw(count).view(np.int64))
 
 
-def keep_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
-    """Return a mask of ones and zeros shaped and typed like ``x``, and the probability of a one."""
+def draw(x: Tensor) -> Tensor:
+    """Return 16 random bits for each element of ``x``, as int16: a quarter of a mask's memory."""
+    return _words(x.numel() // 4 + 1).view(torch.int16)[: x.numel()].view(x.shape)
+
+
+def keep_mask(draws: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Return a mask of ones and zeros, and the probability of a one."""
     dropped = round(p * _LEVELS)
-    lanes = _words(x.numel() // 4 + 1).view(torch.int16)[: x.numel()].view(x.shape)
-    # Compared as numbers of x's own type: there the comparison and the product are vectorised.
-    wide = torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
-    mask = lanes.to(wide).ge_(dropped - _LEVELS // 2)
-    return mask.to(x.dtype), 1 - dropped / _LEVELS
+    # Compared as numbers of the mask's own type: there comparison and product are vectorised.
+    wide = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+    mask = draws.to(wide).ge_(dropped - _LEVELS // 2)
+    return mask.to(dtype), 1 - dropped / _LEVELS
+
+
+def keep(x: Tensor, mask: Tensor, probability: float, residual: Tensor | None = None) -> Tensor:
+    """Return what is kept of ``x``, scaled, and the residual: products and sum in one pass."""
+    residual = x.new_zeros(()) if residual is None else residual
+    return torch.addcmul(residual, x, mask, value=1 / probability)
 
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, residual, p):  # type: ignore[no-untyped-def]
-        mask, keep = keep_mask(x, p)
-        ctx.save_for_backward(mask)
-        ctx.scale = 1 / keep
-        # A sum with one zero: products with mask and scale in a single pass.
-        residual = x.new_zeros(()) if residual is None else residual
-        return torch.addcmul(residual, x, mask, value=ctx.scale)
+        draws = draw(x)
+        ctx.save_for_backward(draws)
+        ctx.p = p
+        return keep(x, *keep_mask(draws, p, x.dtype), residual)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        (mask,) = ctx.saved_tensors
-        scaled = torch.addcmul(grad.new_zeros(()), grad, mask, value=ctx.scale)
-        return scaled, grad if ctx.needs_input_grad[1] else None, None
+        (draws,) = ctx.saved_tensors
+        kept = keep(grad, *keep_mask(draws, ctx.p, grad.dtype))
+        return kept, grad if ctx.needs_input_grad[1] else None, None
 
 
 def dropout(x: Tensor, p: float, training: bool = True, residual: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dragoman.models.dropout import keep_mask
+from dragoman.models.dropout import draw, keep, keep_mask
 
 
 class _Short(torch.autograd.Function):
@@ -33,25 +33,26 @@ class _Short(torch.autograd.Function):
         weights = scores.softmax(-1)
         if mask is not None and not bool((seen := mask.any(-1, keepdim=True)).all()):
             weights *= seen  # a query that may see nothing gets zeros
-        dropped, kept, factor = weights, None, 1.0
-        if dropout:
-            kept, keep = keep_mask(weights, dropout)
-            factor = 1 / keep
-            dropped = torch.addcmul(weights.new_zeros(()), weights, kept, value=factor)
-        ctx.save_for_backward(q, k, v, weights, dropped, kept)
-        ctx.scale, ctx.factor, ctx.shape = scale, factor, shape
+        draws = draw(weights) if dropout else None
+        ctx.save_for_backward(q, k, v, weights, draws)
+        ctx.scale, ctx.dropout, ctx.shape = scale, dropout, shape
+        dropped = weights
+        if draws is not None:
+            dropped = keep(weights, *keep_mask(draws, dropout, weights.dtype))
         context = torch.bmm(dropped.flatten(0, 1), v)
         return context.view(*query.shape[:3], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights, dropped, kept = ctx.saved_tensors
+        q, k, v, weights, draws = ctx.saved_tensors
         heads = ctx.shape[:2]
         grad = grad.flatten(0, 1)
-        d_values = torch.bmm(dropped.flatten(0, 1).transpose(1, 2), grad)
         d_weights = torch.bmm(grad, v.transpose(1, 2)).view(ctx.shape)
-        if kept is not None:
-            d_weights = torch.addcmul(weights.new_zeros(()), d_weights, kept, value=ctx.factor)
+        dropped = weights
+        if draws is not None:  # made again: that costs less than the memory to keep it
+            drawn = keep_mask(draws, ctx.dropout, weights.dtype)
+            dropped, d_weights = keep(weights, *drawn), keep(d_weights, *drawn)
+        d_values = torch.bmm(dropped.flatten(0, 1).transpose(1, 2), grad)
         d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
         d_scores = d_scores.flatten(0, 1)
         nothing = q.new_empty(())
