@@ -59,7 +59,7 @@ def settings(pairs: int) -> Config:
         f"data.root={home}",
         f"data.cache={home / 'cache'}",
         "data.corpora=[{source: files, src: de, tgt: en, split: train}]",
-        "data.files={train: 'train.{lang}', val: 'val.{lang}'}",
+        *(f"+data.files.{split}='{split}.{{lang}}'" for split in ("train", "val")),
         "data.tokenizer.kind=sentencepiece",
         "model.tie_embeddings=three_way",
         "train.max_steps=1000000",
