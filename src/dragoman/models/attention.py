@@ -19,7 +19,7 @@ from dragoman.models.dropout import dropout as drop
 from dragoman.models.linear import Linear, linear
 from dragoman.models.packing import Packing
 from dragoman.models.positions import Positions
-from dragoman.models.short import short_attention
+from dragoman.models.short import hiding, short_attention
 
 
 class Score(nn.Module):
@@ -104,10 +104,8 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     """
     if mask is None:
         return scores.softmax(-1)
-    # Masks are small and broadcast: hiding by a sum spares a slow fill of all scores.
-    hide = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device)
-    hide.masked_fill_(~mask, torch.finfo(scores.dtype).min)
-    return (scores + hide).softmax(-1) * mask.any(-1, keepdim=True).to(scores.dtype)
+    weights = (scores + hiding(mask, scores)).softmax(-1)
+    return weights * mask.any(-1, keepdim=True).to(scores.dtype)
 
 
 def attend(

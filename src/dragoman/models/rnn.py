@@ -286,7 +286,8 @@ class RNNSeq2Seq(nn.Module):
         ]
         if self.fast and teacher_forcing_BT is None and not self.looping:
             return self._at_once(batch, embedded_BTE, state, memory, cells, weights)
-        output = aligned(self.output, embedded_BTE.dtype) if self.fast else None
+        guessing = self.fast and teacher_forcing_BT is not None
+        output = aligned(self.output, embedded_BTE.dtype) if guessing else None
         outs: list[Tensor] = []
         seen: list[Tensor] = []
         for t, embedded in enumerate(embedded_BTE.unbind(1)):

@@ -17,6 +17,15 @@ from torch import Tensor
 from dragoman.models.dropout import draw, keep, keep_mask
 
 
+def hiding(mask: Tensor, scores: Tensor) -> Tensor:
+    """Return what to add to scores so that softmax gives nothing where ``mask`` is False.
+
+    Masks are small and broadcast: hiding by a sum spares a slow fill of all scores.
+    """
+    hide = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device)
+    return hide.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+
+
 class _Short(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -28,8 +37,7 @@ class _Short(torch.autograd.Function):
         scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
         scores = scores.view(shape)
         if mask is not None:
-            hide = torch.zeros(mask.shape, dtype=scores.dtype)
-            scores += hide.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+            scores += hiding(mask, scores)
         weights = scores.softmax(-1)
         if mask is not None and not bool((seen := mask.any(-1, keepdim=True)).all()):
             weights *= seen  # a query that may see nothing gets zeros

@@ -32,12 +32,12 @@ def smoothed_nll(logits_NV: Tensor, targets_N: Tensor, smoothing: float) -> Loss
     Equal to ``F.cross_entropy(label_smoothing=e, reduction="sum")``; the unsmoothed part comes out
     of the same log-softmax, so that perplexity costs nothing.
     """
-    return _sums(_log_probs(logits_NV), targets_N, smoothing)
+    return _sums(_wide(logits_NV).log_softmax(-1), targets_N, smoothing)
 
 
-def _log_probs(logits_NV: Tensor) -> Tensor:
-    logits = logits_NV.float() if logits_NV.dtype == torch.bfloat16 else logits_NV
-    return logits.log_softmax(-1)
+def _wide(logits_NV: Tensor) -> Tensor:
+    """Return logits that can be summed over a vocabulary."""
+    return logits_NV.float() if logits_NV.dtype == torch.bfloat16 else logits_NV
 
 
 def _sums(log_probs: Tensor, targets_N: Tensor, smoothing: float) -> Loss:
@@ -127,7 +127,7 @@ class _Output:
 
     def _backward(self, logits_NV: Tensor, targets_N: Tensor) -> tuple[Loss, Tensor]:
         """Return the loss and the gradient (N, V) of the logits; they are overwritten."""
-        wide = logits_NV.float() if logits_NV.dtype == torch.bfloat16 else logits_NV
+        wide = _wide(logits_NV)
         log_probs = torch.log_softmax(wide, -1, out=wide)
         loss = _sums(log_probs[:, : self.vocab], targets_N, self.smoothing)
         everywhere = log_probs.new_tensor(-self.smoothing / self.vocab / self.divisor)
