@@ -14,13 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dragoman.data.encoded import Ragged
+from dragoman.data.ragged import IntArray, Lengths, Ragged
 from dragoman.data.tokenizers import BOS, PAD
-
-IntArray = NDArray[np.int64]
 
 
 def length_mask(lengths_B: Tensor, longest: int) -> Tensor:
@@ -91,7 +88,7 @@ class PairSource(Protocol):
     def epoch_pairs(self, epoch: int) -> IntArray:
         """Return the pair numbers of an epoch."""
 
-    def lengths(self, pairs: IntArray, epoch: int) -> tuple[IntArray, IntArray]:
+    def lengths(self, pairs: IntArray, epoch: int) -> tuple[Lengths, Lengths]:
         """Return the source and target lengths as drawn for this epoch, EOS included."""
 
     def rows(self, pairs: IntArray, epoch: int) -> tuple[Ragged, Ragged]:
@@ -120,12 +117,32 @@ class _Budget:
     A batch costs (sentences) x (longest sentence of either side), so padding counts.
     """
 
-    def __init__(self, longest: IntArray) -> None:
-        self.longest, self.top = longest, 0
+    def __init__(self, src: Lengths, tgt: Lengths) -> None:
+        self.src, self.tgt, self.top = src, tgt, 0
 
     def __call__(self, new: int, count: int, cost_so_far: int) -> int:
-        self.top = max(0 if count == 1 else self.top, int(self.longest[new]))
+        longest = max(int(self.src[new]), int(self.tgt[new]))
+        self.top = max(0 if count == 1 else self.top, longest)
         return self.top * count
+
+
+def _sort_key(src: Lengths, tgt: Lengths) -> IntArray:
+    """Return by what pairs are sorted: their longer side.
+
+    Ties are broken by the other one: less padding on both.
+    """
+    key: IntArray = np.maximum(src, tgt, dtype=np.int64) << 32
+    key += tgt.astype(np.int64) << 16
+    key += src
+    return key
+
+
+def _bucket(epoch: int, pairs: IntArray, src: Lengths, tgt: Lengths, chosen: IntArray) -> Bucket:
+    """Return the batch of the pairs at the places ``chosen``."""
+    src, tgt = src[chosen], tgt[chosen]
+    return Bucket(
+        epoch, pairs[chosen], int(src.max()), int(tgt.max()), int(tgt.sum()), int((src + tgt).sum())
+    )
 
 
 class BatchOrder:
@@ -149,12 +166,10 @@ class BatchOrder:
         pairs = self.source.epoch_pairs(epoch)
         pairs = np.random.default_rng([self.seed, epoch]).permutation(pairs)
         src, tgt = self.source.lengths(pairs, epoch)
-        longest = np.maximum(src, tgt)
-        # Ties of the longer side are broken by the other one: less padding on both.
-        sort_key = (longest << 32) + (tgt << 16) + src
+        sort_key = _sort_key(src, tgt)
         options: dict[str, Any] = {}
         if self.batch_type == "tokens":
-            options["batch_size_fn"] = _Budget(longest)
+            options["batch_size_fn"] = _Budget(src, tgt)
         batches = pool(
             range(len(pairs)),
             self.batch_size,
@@ -166,23 +181,28 @@ class BatchOrder:
         )
         for places in batches:
             if places:  # a sentence above the budget makes torchtext emit an empty batch before it
-                chosen = np.asarray(places)
-                yield Bucket(
-                    epoch,
-                    pairs[chosen],
-                    int(src[chosen].max()),
-                    int(tgt[chosen].max()),
-                    int(tgt[chosen].sum()),
-                    int(src[chosen].sum() + tgt[chosen].sum()),
-                )
+                yield _bucket(epoch, pairs, src, tgt, np.asarray(places))
 
     def fetch(self, bucket: Bucket) -> Batch:
         """Read the sentences of a batch and pad them."""
         return collate(*self.source.rows(bucket.pairs, bucket.epoch))
 
-    def longest(self) -> Bucket:
-        """Return the batch of the first epoch that needs the most memory."""
-        return max(self.epoch(0), key=lambda bucket: bucket.padded_tokens)
+    def largest(self) -> Bucket:
+        """Return a batch that takes about as much memory as the largest of the first epoch.
+
+        Of the batches that may end at each length, filled from all pairs instead of from a pool.
+        Cutting the epoch for good takes seconds for millions of pairs.
+        """
+        pairs = self.source.epoch_pairs(0)
+        src, tgt = self.source.lengths(pairs, 0)
+        places = np.argsort(_sort_key(src, tgt))
+        counts, found = np.bincount(np.maximum(src, tgt)), []
+        for length, end in zip(*counts.nonzero(), counts.cumsum()[counts > 0], strict=True):
+            size = self.batch_size
+            if self.batch_type == "tokens":
+                size = max(1, size // int(length))
+            found.append(_bucket(0, pairs, src, tgt, places[max(0, end - size) : end]))
+        return max(found, key=lambda bucket: bucket.padded_tokens)
 
 
 class BatchStream:

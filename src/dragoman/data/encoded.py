@@ -19,7 +19,7 @@ from dragoman.config import CorpusConfig, DataConfig
 from dragoman.data.cache import cache_key, cached_folder
 from dragoman.data.corpora import corpus_fingerprint, iter_pairs
 from dragoman.data.draws import absorb, uniforms
-from dragoman.data.ragged import IntArray, Ragged, merge, ranges, starts_of, sums, take
+from dragoman.data.ragged import IntArray, Lengths, Ragged, merge, ranges, starts_of, sums, take
 from dragoman.data.subwords import Sampler, make_sampler
 from dragoman.data.tokenizers import (
     EOS,
@@ -92,11 +92,6 @@ class _Side:
         """Return the deterministic token ids of units."""
         return take(self._pieces, self._starts[units], self._lengths[units])
 
-    def fixed_lengths(self, pairs: IntArray) -> IntArray:
-        """Return the number of deterministic tokens of pairs."""
-        units = self.units(pairs)
-        return sums(self._lengths[units.flat], units.lengths)
-
     def draw(self, pairs: IntArray, base: NDArray[np.uint64], longest: IntArray) -> Ragged:
         """Return the tokens drawn for pairs; those that come out over ``longest`` are not drawn."""
         units = self.units(pairs)
@@ -151,18 +146,23 @@ class TrainingSet:
         self._sides = [_Side(corpora, side, samplers[side]) for side in (_SRC, _TGT)]
         self._tags = np.array([-1 if tag is None else tag for tag in tag_ids], np.int64)
         self._before = self._sides[_SRC].pairs_before
-        kept, empty = [], 0
-        self._fixed = [np.empty(self._before[-1], np.int32) for _ in SIDES]
-        for first in range(0, int(self._before[-1]), _CHUNK):
-            pairs = np.arange(first, min(first + _CHUNK, int(self._before[-1])))
-            src, tgt = (side.fixed_lengths(pairs) for side in self._sides)
+        total, empty = int(self._before[-1]), 0
+        # Of one corpus this is the file itself: nothing is read that is not asked for.
+        self._fixed = [
+            corpora[0].lengths[side]
+            if len(corpora) == 1
+            else np.concatenate([corpus.lengths[side] for corpus in corpora])
+            for side in (_SRC, _TGT)
+        ]
+        kept = []
+        for first in range(0, total, _CHUNK):
+            pairs = np.arange(first, min(first + _CHUNK, total))
+            src, tgt = (fixed[pairs].astype(np.int64) for fixed in self._fixed)
             full = (src > 0) & (tgt > 0)
             empty += int((~full).sum())
-            src, tgt = src + 1 + (self._tag_of(pairs) >= 0), tgt + 1
-            self._fixed[_SRC][pairs], self._fixed[_TGT][pairs] = src, tgt
+            src, tgt = src + self._extra(_SRC, pairs), tgt + self._extra(_TGT, pairs)
             kept.append(pairs[full & (src <= max_length) & (tgt <= max_length)])
         self._kept = np.concatenate(kept) if kept else np.empty(0, np.int64)
-        total = int(self._before[-1])
         self.counts = {
             "pairs": total,
             "empty": empty,
@@ -218,18 +218,19 @@ class TrainingSet:
             )
         return pairs
 
-    def lengths(self, pairs: IntArray, epoch: int) -> tuple[IntArray, IntArray]:
+    def lengths(self, pairs: IntArray, epoch: int) -> tuple[Lengths, Lengths]:
         """Return how many tokens ``rows`` has for each pair: source (tag and EOS in), target."""
-        result = []
-        for number, side in enumerate(self._sides):
-            lengths = self._fixed[number][pairs].astype(np.int64)
-            if side.sampler is not None:
-                for first in range(0, len(pairs), _CHUNK):
-                    part = slice(first, first + _CHUNK)
-                    lengths[part] = self._draw(number, pairs[part], epoch).lengths
-                    lengths[part] += self._extra(number, pairs[part])
-            result.append(lengths)
-        return result[_SRC], result[_TGT]
+        found = [np.empty(len(pairs), np.int32) for _ in SIDES]
+        for first in range(0, len(pairs), _CHUNK):
+            part = pairs[first : first + _CHUNK]
+            for number, side in enumerate(self._sides):
+                lengths = (
+                    self._draw(number, part, epoch).lengths
+                    if side.sampler
+                    else self._fixed[number][part]
+                )
+                found[number][first : first + _CHUNK] = lengths + self._extra(number, part)
+        return found[_SRC], found[_TGT]
 
     def rows(self, pairs: IntArray, epoch: int) -> tuple[Ragged, Ragged]:
         """Return source and target token ids of pairs as drawn for an epoch.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dragoman.data.cache import cache_key, cached_folder
-from dragoman.data.ragged import IntArray, Ragged, take
+from dragoman.data.ragged import IntArray, Ragged, sums, take
 from dragoman.data.tokens import Cutter, Tokenizer
 
 FORMAT = 1  # of everything in the cache; raise it when a file or a rule changes
 _CHUNK = 1 << 20  # numbers held in memory before they go to the file
+_SENTENCES = 1 << 16  # looked at together
 SIDES = ("src", "tgt")
 
 
@@ -99,13 +100,16 @@ class EncodedCorpus:
     """A corpus in units, and per side the deterministic token ids of every unit.
 
     ``pieces[side]`` and ``starts[side]`` (one more than there are units): the ids of unit u are
-    ``pieces[starts[u]:starts[u + 1]]``.
+    ``pieces[starts[u]:starts[u + 1]]``. ``lengths[side]``: the number of ids of every sentence.
     """
 
     def __init__(self, units: UnitCorpus, folder: Path) -> None:
         self.units = units
         self.pieces = [np.load(folder / f"{side}.pieces.npy", mmap_mode="r") for side in SIDES]
         self.starts = [np.load(folder / f"{side}.starts.npy", mmap_mode="r") for side in SIDES]
+        self.lengths = [
+            np.asarray(np.load(folder / f"{side}.lengths.npy", mmap_mode="r")) for side in SIDES
+        ]
 
     def __len__(self) -> int:
         return len(self.units.sides[0])
@@ -132,7 +136,7 @@ class EncodedCorpus:
         cutters = (tokenizers[0].cutter, tokenizers[1].cutter)
         units = UnitCorpus.open(cache, fingerprint, pairs, cutters)
         key = cache_key(
-            what="pieces",
+            what="pieces and lengths",
             format=FORMAT,
             units=units.key,
             tokenizers=[tokenizer.fingerprint() for tokenizer in tokenizers],
@@ -146,6 +150,11 @@ class EncodedCorpus:
                 flat = np.array([index for row in ids for index in row], np.int32)
                 np.save(folder / f"{name}.pieces.npy", flat)
                 np.save(folder / f"{name}.starts.npy", _smallest(np.cumsum(lengths)))
+                totals = [
+                    sums(lengths[1:][units.flat], units.lengths)
+                    for units in map(side.sentences, _chunks(len(side)))
+                ]
+                np.save(folder / f"{name}.lengths.npy", _smallest(np.concatenate(totals)))
 
         return cls(units, cached_folder(cache, key, build))
 
@@ -217,6 +226,12 @@ def _write_header(file: Any, dtype: np.dtype[Any], size: int) -> None:
             "shape": (size,),
         },
     )
+
+
+def _chunks(count: int) -> Iterator[IntArray]:
+    """Yield 0 ... count - 1, some at a time; a single empty array of nothing."""
+    for first in range(0, max(count, 1), _SENTENCES):
+        yield np.arange(first, min(first + _SENTENCES, count))
 
 
 def _smallest(numbers: IntArray) -> NDArray[Any]:

@@ -27,7 +27,6 @@ from dragoman.training import distributed
 from dragoman.training.distributed import Ranks
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
 from dragoman.training.trainer import Trainer
-from dragoman.training.validation import ModelGraph
 
 
 class Stopped(Exception):
@@ -221,6 +220,3 @@ def _introduce(trainer: Trainer, progress: Progress) -> None:
             (run.folder / "config.yaml").read_text(encoding="utf-8") if trainer.ranks.main else ""
         )
         trainer.board.text(0, "config", f"```yaml\n{text}\n```")
-        if config.log.graph:
-            batch = trainer.order.fetch(next(trainer.order.epoch(0))).to(trainer.device)
-            trainer.board.graph(*ModelGraph.of(trainer.model, batch))

@@ -175,7 +175,7 @@ class Trainer:
 
     def dry_run(self) -> None:
         """Run the largest batch forward and back, so that memory runs out now or never."""
-        batch = self.order.fetch(self.order.longest()).to(self.device)
+        batch = self.order.fetch(self.order.largest()).to(self.device)
         torch.manual_seed(0)
         try:
             states = self.model(batch)

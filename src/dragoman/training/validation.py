@@ -144,9 +144,13 @@ class Validator:
         return Figures(mean, math.exp(min(mean, 80.0)), correct / tokens, bleu), texts
 
     def show(self, board: Board, step: int, texts: list[str]) -> None:
-        """Write the first of the translations and their attention to TensorBoard."""
+        """Write the first of the translations, their attention and the model to TensorBoard."""
         count = min(self.config.log.samples, len(self.src_lines))
-        if not self.config.log.tensorboard or count == 0:
+        if not self.config.log.tensorboard:
+            return
+        if self.config.log.graph:  # drawn once; tracing takes a second, so not before the start
+            board.graph(*ModelGraph.of(self.translator.models[0], next(self._batches())))
+        if count == 0:
             return
         lines, references = self.src_lines[:count], self.references[:count]
         table = ["| source | translation | reference |", "|---|---|---|"]
