@@ -1,6 +1,7 @@
 """Where a training step's time goes, and how near it is to its own matrix products.
 
-    python scripts/profile_step.py [--steps 10] [--rounds 3] [--json FILE] [key=value ...]
+    python scripts/profile_step.py [--steps 10] [--rounds 3] [--peak-tflops 989] [--json FILE]
+                                   [key=value ...]
 
 Trains ``+experiment=benchmark`` (or another one) for some steps and prints the share of input,
 forward pass, loss, backward pass and update, and the costliest operators. Then every matrix product
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,8 +44,20 @@ PRODUCTS = {
     torch.ops.aten.addmm_.default: (1, 2),
 }
 
-# (rows, inner, columns), and for both factors whether they lie transposed in memory.
-Product = tuple[int, int, int, bool, bool]
+
+class Product(NamedTuple):
+    """A matrix product: its sizes, whether each factor lies transposed in memory, and its type."""
+
+    rows: int
+    inner: int
+    columns: int
+    turned: tuple[bool, bool]
+    dtype: torch.dtype
+
+    @property
+    def flop(self) -> int:
+        """Return the multiplications and additions."""
+        return 2 * self.rows * self.inner * self.columns
 
 
 class Products(TorchDispatchMode):
@@ -58,28 +71,38 @@ class Products(TorchDispatchMode):
         if op in PRODUCTS:
             a, b = (args[place] for place in PRODUCTS[op])
             turned = [factor.stride(0) == 1 and factor.stride(1) > 1 for factor in (a, b)]
-            self.found.append((*a.shape, b.shape[1], turned[0], turned[1]))
+            rows, inner = a.shape
+            self.found.append(Product(rows, inner, b.shape[1], (turned[0], turned[1]), a.dtype))
         return op(*args, **(kwargs or {}))
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Return seconds."""
+    """Return seconds, those of a GPU included."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     began = time.perf_counter()
     work()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
-def replay(products: list[Product]) -> list[float]:
+def replay(products: list[Product], device: torch.device) -> list[float]:
     """Return the seconds that each of a step's products takes alone.
 
     Each has factors of its own, drawn beforehand, as in the step: sharing them would leave them in
     the cache, where the step never finds them.
     """
 
-    def factor(rows: int, columns: int, turned: bool) -> Tensor:
-        return torch.randn(columns, rows).t() if turned else torch.randn(rows, columns)
+    def factor(rows: int, columns: int, turned: bool, dtype: torch.dtype) -> Tensor:
+        shape = (columns, rows) if turned else (rows, columns)
+        drawn = torch.randn(shape, device=device).to(dtype)
+        return drawn.t() if turned else drawn
 
-    pairs = [(factor(m, k, a), factor(k, n, b)) for m, k, n, a, b in products]
+    pairs = [
+        (factor(m, k, turned[0], dtype), factor(k, n, turned[1], dtype))
+        for m, k, n, turned, dtype in products
+    ]
     return [timed(lambda a=a, b=b: a @ b) for a, b in pairs]  # type: ignore[misc]
 
 
@@ -90,11 +113,11 @@ def by_shape(
     total = sum(map(sum, seconds))
     spent, work = dict[str, float](), dict[str, float]()
     for found, times in zip(noted, seconds, strict=True):
-        for (m, k, n, *_), time_ in zip(found, times, strict=True):
-            rows, inner, columns = (str(size) if size in widths else "N" for size in (m, k, n))
+        for product, time_ in zip(found, times, strict=True):
+            rows, inner, columns = (str(size) if size in widths else "N" for size in product[:3])
             shape = f"({rows}, {inner}) @ ({inner}, {columns})"
             spent[shape] = spent.get(shape, 0.0) + time_
-            work[shape] = work.get(shape, 0.0) + 2 * m * k * n
+            work[shape] = work.get(shape, 0.0) + product.flop
     return [
         {
             "shape": shape,
@@ -123,7 +146,7 @@ def measure(trainer: Trainer, steps: int, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         trainer.step(batches[0])  # the replay has had its turn with the memory
         whole.append(timed(work))
-        alone = [replay(found) for found in noted]
+        alone = [replay(found, trainer.device) for found in noted]
         products.append(sum(map(sum, alone)))
     with profile(activities=[ProfilerActivity.CPU]) as trace:
         work()
@@ -133,7 +156,7 @@ def measure(trainer: Trainer, steps: int, rounds: int) -> dict[str, Any]:
     widths = {size for parameter in trainer.module.parameters() for size in parameter.shape}
     widths |= {-(-size // MULTIPLE) * MULTIPLE for size in widths}
     tokens = sum(bucket.tgt_tokens for buckets in batches for bucket in buckets)
-    flop = sum(2 * m * k * n for found in noted for m, k, n, _, _ in found)
+    flop = sum(product.flop for found in noted for product in found)
     step, product = statistics.median(whole), statistics.median(products)
     return {
         "milliseconds_per_step": 1000 * step / steps,
@@ -153,6 +176,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--peak-tflops", type=float, help="the device's own figure, for its model FLOP utilisation"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments, overrides = parser.parse_known_args()
     if not any(word.startswith("+experiment=") for word in overrides):
@@ -179,6 +205,13 @@ def main() -> None:
     for product in figures["products"]:
         rate = product["gflop_per_second"]
         print(f"| {product['shape']} | {product['share']:.1%} | {rate:.0f} |")
+    if arguments.peak_tflops:
+        reached = figures["mflop_per_target_token"] * figures["tokens_per_second"] / 1e6
+        figures["flop_utilisation"] = reached / arguments.peak_tflops
+        print(
+            f"\nModel FLOP utilisation: {figures['flop_utilisation']:.1%} of "
+            f"{arguments.peak_tflops:g} TFLOP/s"
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dragoman.models import dropout as dropout_module
-from dragoman.models.dropout import draw, dropout, keep_mask
+from dragoman.models.dropout import draw, dropout, keep_mask, relu_dropout
 
 # Draws per test; a rate of 0.5 is then known to 0.0005 (one standard deviation).
 MANY = 1_000_000
@@ -127,3 +127,24 @@ def test_half_precision_stays_so() -> None:
     out = dropout(torch.ones(1000, dtype=torch.bfloat16), 0.5)
     assert out.dtype == torch.bfloat16
     assert set(out.tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("p", [0.0, *RATES])
+@pytest.mark.parametrize("training", [True, False])
+def test_with_relu_it_is_dropout_of_relu_forward_and_backward(p: float, training: bool) -> None:
+    x = torch.randn(31, 17, dtype=torch.float64)
+    x[0] = 0.0
+    grad = torch.randn_like(x)
+    results = []
+    for function in (
+        lambda x: relu_dropout(x, p, training),
+        lambda x: dropout(x.relu(), p, training),
+    ):
+        torch.manual_seed(3)
+        own = x.clone().requires_grad_()
+        out = function(own)
+        out.backward(grad)
+        assert own.grad is not None
+        results.append((out.detach(), own.grad))
+    for fused, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-14, atol=0)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from dragoman.config import TransformerConfig
 from dragoman.data.batching import Batch, length_mask
 from dragoman.models.attention import KeyValue, MultiHeadAttention, causal_mask
-from dragoman.models.dropout import dropout
+from dragoman.models.dropout import dropout, relu_dropout
 from dragoman.models.embeddings import build_embeddings
 from dragoman.models.linear import Linear
 from dragoman.models.packing import Packing
@@ -42,23 +42,25 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, activation: str, dropout: float) -> None:
         super().__init__()
-        self.gated = activation == "swiglu"
-        self.inner = Linear(d_model, 2 * d_ff if self.gated else d_ff)
+        self.inner = Linear(d_model, 2 * d_ff if activation == "swiglu" else d_ff)
         self.outer = Linear(d_ff, d_model)
-        self.activation: Callable[[Tensor], Tensor] = F.gelu if activation == "gelu" else F.relu
-        self.dropout = dropout
+        self.activation, self.dropout = activation, dropout
         for layer in (self.inner, self.outer):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., D) to (..., D)."""
-        if self.gated:
-            gate, hidden = self.inner(x).chunk(2, -1)
-            hidden = F.silu(gate) * hidden
+        hidden = self.inner(x)
+        if self.activation == "relu":
+            out: Tensor = self.outer(relu_dropout(hidden, self.dropout, self.training))
+            return out
+        if self.activation == "gelu":
+            hidden = F.gelu(hidden)
         else:
-            hidden = self.activation(self.inner(x))
-        out: Tensor = self.outer(dropout(hidden, self.dropout, self.training))
+            gate, hidden = hidden.chunk(2, -1)
+            hidden = F.silu(gate) * hidden
+        out = self.outer(dropout(hidden, self.dropout, self.training))
         return out
 
 
