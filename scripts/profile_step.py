@@ -5,15 +5,17 @@
 
 Trains ``+experiment=benchmark`` (or another one) for some steps and prints the share of input,
 forward pass, loss, backward pass and update, and the costliest operators. Then every matrix product
-that the steps did in their linear layers, forward and backward, is done again alone at the same
-shapes: the time nothing but arithmetic would take. Rounds of steps and of replays alternate, so
-that a machine that slows down slows both.
+that the steps did, forward and backward, is done again alone at the same shapes: the time nothing
+but arithmetic would take. Linear layers see no padding; of attention's products, which do, only the
+share of real cells is counted. Rounds of steps and of replays alternate, so that a machine that
+slows down slows both.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -27,9 +29,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dragoman.compose import compose_config, fail
-from dragoman.data.batching import Bucket
+from dragoman.data.batching import Batch, Bucket
 from dragoman.errors import DragomanError
 from dragoman.models.linear import MULTIPLE
+from dragoman.models.packing import Packing
 from dragoman.runs import Run
 from dragoman.training.distributed import Ranks
 from dragoman.training.trainer import Trainer
@@ -42,38 +45,56 @@ PRODUCTS = {
     torch.ops.aten.addmm.default: (1, 2),
     torch.ops.aten.addmm.out: (1, 2),
     torch.ops.aten.addmm_.default: (1, 2),
+    torch.ops.aten.bmm.default: (0, 1),
+    torch.ops.aten.bmm.out: (0, 1),
+    torch.ops.aten.baddbmm.default: (1, 2),
+    torch.ops.aten.baddbmm.out: (1, 2),
 }
 
 
 class Product(NamedTuple):
-    """A matrix product: its sizes, whether each factor lies transposed in memory, and its type."""
+    """A matrix product: its sizes, whether each factor lies transposed in memory, and its type.
 
-    rows: int
-    inner: int
-    columns: int
+    Attention has one for each sentence and head; ``real`` is the share of it that is not padding.
+    """
+
+    sizes: tuple[int, int, int]
     turned: tuple[bool, bool]
     dtype: torch.dtype
+    heads: int = 1
+    real: float = 1.0
 
     @property
-    def flop(self) -> int:
+    def flop(self) -> float:
         """Return the multiplications and additions."""
-        return 2 * self.rows * self.inner * self.columns
+        return 2 * math.prod(self.sizes) * self.heads * self.real
 
 
 class Products(TorchDispatchMode):
-    """Notes the matrix products of linear layers; attention's, which see padding, are left out."""
+    """Notes the matrix products of a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, real: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found: list[Product] = []
+        self.real, self.found = real, list[Product]()
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if op in PRODUCTS:
+        if op in PRODUCTS and args[PRODUCTS[op][0]].shape[-2] > 1:  # one row: the sum of a bias
             a, b = (args[place] for place in PRODUCTS[op])
-            turned = [factor.stride(0) == 1 and factor.stride(1) > 1 for factor in (a, b)]
-            rows, inner = a.shape
-            self.found.append(Product(rows, inner, b.shape[1], (turned[0], turned[1]), a.dtype))
+            turned = [x.stride(-2) == 1 and x.stride(-1) > 1 for x in (a, b)]
+            sizes = (a.shape[-2], a.shape[-1], b.shape[-1])
+            several = (a.shape[0], self.real) if a.ndim == 3 else ()
+            self.found.append(Product(sizes, (turned[0], turned[1]), a.dtype, *several))
         return op(*args, **(kwargs or {}))
+
+
+def share_of_real_cells(batch: Batch) -> float:
+    """Return the least share of real cells in the attention of a batch: of self or cross."""
+    sides = [(n.double(), Packing(n).mask_BL) for n in (batch.src_lengths_B, batch.tgt_lengths_B)]
+    return min(
+        float((a * b).sum()) / (len(a) * grid_a.shape[1] * grid_b.shape[1])
+        for a, grid_a in sides
+        for b, grid_b in sides
+    )
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -94,16 +115,20 @@ def replay(products: list[Product], device: torch.device) -> list[float]:
     the cache, where the step never finds them.
     """
 
-    def factor(rows: int, columns: int, turned: bool, dtype: torch.dtype) -> Tensor:
+    def factor(product: Product, rows: int, columns: int, turned: bool) -> Tensor:
         shape = (columns, rows) if turned else (rows, columns)
-        drawn = torch.randn(shape, device=device).to(dtype)
-        return drawn.t() if turned else drawn
+        several = (product.heads,) if product.heads > 1 else ()
+        drawn = torch.randn(*several, *shape, device=device).to(product.dtype)
+        return drawn.transpose(-2, -1) if turned else drawn
 
-    pairs = [
-        (factor(m, k, turned[0], dtype), factor(k, n, turned[1], dtype))
-        for m, k, n, turned, dtype in products
-    ]
-    return [timed(lambda a=a, b=b: a @ b) for a, b in pairs]  # type: ignore[misc]
+    def seconds(product: Product, a: Tensor, b: Tensor) -> float:
+        return product.real * timed(lambda: a @ b)
+
+    pairs = []
+    for product in products:
+        (m, k, n), (a, b) = product.sizes, product.turned
+        pairs.append((factor(product, m, k, a), factor(product, k, n, b)))
+    return [seconds(product, *pair) for product, pair in zip(products, pairs, strict=True)]
 
 
 def by_shape(
@@ -114,8 +139,10 @@ def by_shape(
     spent, work = dict[str, float](), dict[str, float]()
     for found, times in zip(noted, seconds, strict=True):
         for product, time_ in zip(found, times, strict=True):
-            rows, inner, columns = (str(size) if size in widths else "N" for size in product[:3])
-            shape = f"({rows}, {inner}) @ ({inner}, {columns})"
+            names = [str(size) if size in widths else "N" for size in product.sizes]
+            shape = f"({names[0]}, {names[1]}) @ ({names[1]}, {names[2]})"
+            if product.heads > 1:
+                shape = "attention, all shapes"
             spent[shape] = spent.get(shape, 0.0) + time_
             work[shape] = work.get(shape, 0.0) + product.flop
     return [
@@ -139,7 +166,7 @@ def measure(trainer: Trainer, steps: int, rounds: int) -> dict[str, Any]:
     work()  # warm-up
     noted: list[list[Product]] = []
     for buckets in batches:
-        with Products() as mode:
+        with Products(share_of_real_cells(trainer.order.fetch(buckets[0]))) as mode:
             trainer.step(buckets)
         noted.append(mode.found)
     whole, products = [], []

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import tiny
 from dragoman.data.batching import Batch
 from dragoman.models.attention import KeyValue, attend, fold, masked_softmax, unfold
+from dragoman.models.linear import _Packed, linear
 from dragoman.models.packing import MULTIPLE, Packing
 from dragoman.models.short import short_attention
 
@@ -84,13 +85,16 @@ def test_no_row_of_padding_reaches_a_linear_layer(
 ) -> None:
     model: Any = tiny.build(tiny.transformer())
     seen: list[int] = []
-    linear = F.linear
 
-    def counted(x: Tensor, *rest: Tensor) -> Tensor:
-        seen.append(x[..., 0].numel())
-        return linear(x, *rest)
+    def counted(function: Any) -> Any:
+        def counting(x: Tensor, *rest: Tensor) -> Tensor:
+            seen.append(x[..., 0].numel())
+            return function(x, *rest)
 
-    monkeypatch.setattr(F, "linear", counted)
+        return counting
+
+    monkeypatch.setattr(F, "linear", counted(F.linear))
+    monkeypatch.setattr(_Packed, "apply", counted(_Packed.apply))
     model(batch)
     real = {int(batch.src_lengths_B.sum()), batch.num_tokens}
     assert set(seen) == real
@@ -98,6 +102,21 @@ def test_no_row_of_padding_reaches_a_linear_layer(
     model.fast = False
     model(batch)
     assert min(seen) > min(real), "the plain form computes on padding"
+
+
+def test_a_linear_layer_over_rows_is_the_plain_one_forward_and_backward() -> None:
+    results = []
+    for function in (linear, F.linear):
+        x, weight, bias = (
+            torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+            for n, shape in enumerate([(200, 6), (5, 6), (5,)])
+        )
+        inputs = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+        out = function(*inputs)
+        out.pow(2).sum().backward()
+        results.append([out.detach(), *(tensor.grad for tensor in inputs)])
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, **EXACT)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 64, 65, 100])

@@ -29,20 +29,19 @@ class Packing:
         cells = self.mask_BL.flatten().nonzero()[:, 0]
         self.rows_N = cells // longest  # which sentence
         self.places_N = cells % longest  # where in it
-        self._made: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self._made: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
-    def _indices(self, parts: int, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _indices(self, parts: int, num_heads: int) -> tuple[Tensor, Tensor]:
         """Return where pieces of width A come from and go to.
 
         Rows hold them as (N, P, H), grids as (P, B, H, L). The first index leads from rows to grids
-        and has some real piece at padding; the second leads back; the third is the first with the
-        number N P H, which no piece has, at padding.
+        and has some real piece at padding; the second leads back.
         """
         if (parts, num_heads) in self._made:  # all layers share them
             return self._made[parts, num_heads]
         batch, longest = self.mask_BL.shape
         total, device = len(self.rows_N), self.mask_BL.device
-        token_BL = torch.full((batch, longest), -1, device=device)
+        token_BL = torch.zeros((batch, longest), dtype=torch.int64, device=device)
         token_BL[self.rows_N, self.places_N] = torch.arange(total, device=device)
         part = torch.arange(parts, device=device)
         head = torch.arange(num_heads, device=device)
@@ -50,40 +49,69 @@ class Packing:
         to_grid = (to_grid * num_heads + head[:, None]).flatten()
         back = self.rows_N[:, None, None] + part[:, None] * batch
         back = ((back * num_heads + head) * longest + self.places_N[:, None, None]).flatten()
-        hidden = ~self.mask_BL[None, :, None, :].expand(parts, -1, num_heads, -1).flatten()
-        self._made[parts, num_heads] = (
-            to_grid.masked_fill(hidden, 0),
-            back,
-            to_grid.masked_fill(hidden, total * parts * num_heads),
-        )
-        return self._made[parts, num_heads]
+        self._made[parts, num_heads] = to_grid, back
+        return to_grid, back
 
     def heads(self, x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
         """(N, P * H * A) -> P grids (B, H, L, A). At padding stands a copy of something real."""
-        to_grid, back, _ = self._indices(parts, num_heads)
-        batch, longest = self.mask_BL.shape
-        pieces: Tensor = _Move.apply(x.reshape(len(back), -1), to_grid, back)  # type: ignore[no-untyped-call]
-        return pieces.view(parts, batch, num_heads, longest, -1).unbind(0)
+        grids: tuple[Tensor, ...] = _Heads.apply(self, x, parts, num_heads)  # type: ignore[no-untyped-call]
+        return grids
 
     def merge(self, x_BHLA: Tensor) -> Tensor:
         """(B, H, L, A) -> (N, H * A)."""
-        num_heads, width = x_BHLA.shape[1], x_BHLA.shape[3]
-        _, back, to_grid = self._indices(1, num_heads)
-        pieces: Tensor = _Move.apply(x_BHLA.reshape(-1, width), back, to_grid)  # type: ignore[no-untyped-call]
-        return pieces.view(-1, num_heads * width)
+        rows: Tensor = _Merge.apply(self, x_BHLA)  # type: ignore[no-untyped-call]
+        return rows
+
+    def to_grids(self, x: Tensor, parts: int, num_heads: int) -> Tensor:
+        """(N, P * H * A) -> (P, B, H, L, A)."""
+        to_grid, _ = self._indices(parts, num_heads)
+        batch, longest = self.mask_BL.shape
+        pieces = x.reshape(len(x) * parts * num_heads, -1).index_select(0, to_grid)
+        return pieces.view(parts, batch, num_heads, longest, -1)
+
+    def to_rows(self, grids_PBHLA: Tensor) -> Tensor:
+        """(P, B, H, L, A) -> (N, P * H * A)."""
+        parts, _, num_heads, _, width = grids_PBHLA.shape
+        _, back = self._indices(parts, num_heads)
+        pieces = grids_PBHLA.reshape(-1, width).index_select(0, back)
+        return pieces.view(-1, parts * num_heads * width)
 
 
-class _Move(torch.autograd.Function):
-    """Rows to new places; backwards, from where each came. Where nothing came from is zero."""
+class _Heads(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, packing: Packing, x: Tensor, parts: int, num_heads: int
+    ) -> tuple[Tensor, ...]:
+        ctx.packing = packing
+        return packing.to_grids(x, parts, num_heads).unbind(0)
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(back)
-        return x.index_select(0, index)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return None, ctx.packing.to_rows(joined(grads)), None, None
+
+
+class _Merge(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, packing: Packing, x_BHLA: Tensor) -> Tensor:
+        ctx.packing, ctx.num_heads = packing, x_BHLA.shape[1]
+        return packing.to_rows(x_BHLA[None])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (back,) = ctx.saved_tensors
-        if len(back) > len(grad):  # there is padding: it reads the row of zeros put behind
-            grad = torch.cat([grad, grad.new_zeros(1, grad.shape[1])])
-        return grad.index_select(0, back), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (grid_BHLA,) = ctx.packing.to_grids(grad, 1, ctx.num_heads)
+        # Nothing came from padding, so its gradient is zero.
+        return None, grid_BHLA.mul_(ctx.packing.mask_BL[:, None, :, None])
+
+
+def joined(tensors: tuple[Tensor, ...]) -> Tensor:
+    """Stack tensors: where they lie behind one another in memory already, without a copy."""
+    first = tensors[0]
+    size, start = first.numel(), first.storage_offset()
+    if all(
+        tensor.is_contiguous()
+        and tensor.storage_offset() == start + place * size
+        and tensor.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        for place, tensor in enumerate(tensors)
+    ):
+        return first.as_strided((len(tensors), *first.shape), (size, *first.stride()))
+    return torch.stack(tensors)

@@ -60,12 +60,20 @@ class _Short(torch.autograd.Function):
         if draws is not None:  # made again: that costs less than the memory to keep it
             drawn = keep_mask(draws, ctx.dropout, weights.dtype)
             dropped, d_weights = keep(weights, *drawn), keep(d_weights, *drawn)
-        d_values = torch.bmm(dropped.flatten(0, 1).transpose(1, 2), grad)
         d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
         d_scores = d_scores.flatten(0, 1)
-        nothing = q.new_empty(())
-        d_query = torch.baddbmm(nothing, d_scores, k, beta=0, alpha=ctx.scale)
-        d_keys = torch.baddbmm(nothing, d_scores.transpose(1, 2), q, beta=0, alpha=ctx.scale)
+        nothing, scaled = q.new_empty(()), {"beta": 0, "alpha": ctx.scale}
+        # Behind one another: packing then takes them back to rows without joining them first.
+        places = torch.empty(q.numel() + k.numel() + v.numel(), dtype=q.dtype)
+        d_query, d_keys, d_values = (
+            place.view(x.shape)
+            for place, x in zip(
+                places.split([q.numel(), k.numel(), v.numel()]), (q, k, v), strict=True
+            )
+        )
+        torch.baddbmm(nothing, d_scores, k, **scaled, out=d_query)
+        torch.baddbmm(nothing, d_scores.transpose(1, 2), q, **scaled, out=d_keys)
+        torch.bmm(dropped.flatten(0, 1).transpose(1, 2), grad, out=d_values)
         return (
             d_query.unflatten(0, heads),
             d_keys.unflatten(0, heads),
