@@ -46,6 +46,7 @@ class Suite(NamedTuple):
     contenders: dict[str, Contender]
     columns: dict[str, str]
     speeds: tuple[str, ...]
+    steps: int = 0  # at least, in a round
 
 
 DRAGOMAN = "train_dragoman.py"
@@ -75,8 +76,9 @@ SUITES = {
             "tutorial": Contender("train_tutorial.py"),
             "tutorial-sorted": Contender("train_tutorial.py", ("--sorted",)),
         },
-        {**TRAINING, "steps": "steps"},
+        {**TRAINING, "steps": "steps a round"},
         ("tokens_per_second",),
+        steps=34,
     ),
     "decoding": Suite(
         {
@@ -141,7 +143,8 @@ def run(name: str, contender: Contender, args: argparse.Namespace) -> dict[str, 
         str(interpreter(contender)),
         str(CONTENDERS / contender.script),
         *("--data", str(BENCH / "text"), "--work", str(BENCH / "work" / name)),
-        *("--seconds", str(args.seconds), "--threads", str(args.threads), *contender.flags),
+        *("--seconds", str(args.seconds), "--steps", str(SUITES[args.suite].steps)),
+        *("--threads", str(args.threads), *contender.flags),
     ]
     environment = {**os.environ, "MULTI30K": str(args.multi30k.absolute())}
     environment |= {"OMP_NUM_THREADS": str(args.threads), "MKL_NUM_THREADS": str(args.threads)}

@@ -39,7 +39,7 @@ def main() -> None:
         "device=cpu",
     ]
     config, _ = compose_config(CONFIGS, overrides)
-    window = Window(args.seconds, "Dragoman", __version__)
+    window = Window(args.seconds, "Dragoman", __version__, args.steps)
     step, trainers = Trainer.step, list[Trainer]()
 
     def counted(trainer: Trainer, buckets: Any) -> Any:

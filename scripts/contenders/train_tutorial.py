@@ -134,7 +134,7 @@ def main() -> None:
     batches, sizes = sorted_batches(args.work) if args.sorted else own_batches(args.data)
     models = [Encoder(sizes[0]), Decoder(sizes[1])]
     name = "tutorial GRU, Dragoman's batches" if args.sorted else "tutorial GRU, as published"
-    window = Window(args.seconds, name, torch.__version__)
+    window = Window(args.seconds, name, torch.__version__, args.steps, warm_up=3)
     with contextlib.suppress(Window.Done):
         train(batches, models, window)
     window.report(sum(p.numel() for model in models for p in model.parameters()))

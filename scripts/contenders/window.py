@@ -35,6 +35,7 @@ def arguments(*flags: str) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     for flag in flags:
         parser.add_argument(f"--{flag}", action="store_true")
@@ -61,13 +62,19 @@ def read(
 
 
 class Window:
-    """Counts real target tokens from the end of the warm-up until the time is over."""
+    """Counts real target tokens from the end of the warm-up until the time is over.
+
+    Where a step takes seconds, ``steps`` asks for that many at least, and ``warm_up`` for fewer.
+    """
 
     class Done(Exception):
         """The time is over."""
 
-    def __init__(self, seconds: float, tool: str, version: str) -> None:
+    def __init__(
+        self, seconds: float, tool: str, version: str, steps: int = 0, warm_up: int = WARM_UP
+    ) -> None:
         self.seconds, self.tool, self.version = seconds, tool, version
+        self.steps, self.warm_up = steps, warm_up
         self.updates = self.tokens = self.pending = 0
         self.began = self.ended = self.first = 0.0
 
@@ -85,13 +92,14 @@ class Window:
         now = time.time()
         if self.updates == 1:
             self.first = now - _process_start()
-        if self.updates == WARM_UP:
+        counted = self.updates - self.warm_up
+        if counted == 0:
             self.began = now
-        if self.updates > WARM_UP:
+        if counted > 0:
             self.tokens += self.pending
             self.ended = now
         self.pending = 0
-        if self.updates > WARM_UP and now - self.began >= self.seconds:
+        if counted > max(0, self.steps - 1) and now - self.began >= self.seconds:
             raise self.Done
 
     def watch(self, optimizer: type) -> None:
@@ -113,7 +121,7 @@ class Window:
             "version": self.version,
             "tokens_per_second": self.tokens / seconds,
             "tokens": self.tokens,
-            "steps": self.updates - WARM_UP,
+            "steps": self.updates - self.warm_up,
             "seconds": seconds,
             "first_step_seconds": self.first,
             "peak_mib": peak_mib(),
