@@ -92,7 +92,9 @@ def sorted_batches(work: Path) -> tuple[Iterator[tuple[Tensor, Tensor]], tuple[i
     overrides = ["+experiment=tutorial", *ours.GRU, "log.tensorboard=false"]
     overrides += [f"data.root={os.environ['MULTI30K']}", f"data.cache={work / 'cache'}"]
     config, _ = ours.compose_config(ours.CONFIGS, overrides)
-    trainer = ours.Trainer(config, Run(work / "run"), Ranks())
+    run = Run(work / "run")
+    run.create()
+    trainer = ours.Trainer(config, run, Ranks())
 
     def endless() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
