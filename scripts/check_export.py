@@ -21,7 +21,6 @@ import torch
 
 from dragoman.compose import fail
 from dragoman.config import DecodeConfig, TransformerConfig
-from dragoman.data.batching import collate, ragged
 from dragoman.data.corpora import read_pairs
 from dragoman.data.tokenizers import EOS, SPECIALS
 from dragoman.decoding.search import search
@@ -42,7 +41,7 @@ def here(translator: Translator, rows: Rows, decode: DecodeConfig) -> Rows:
     order = sorted(range(len(rows)), key=lambda n: -len(rows[n]))
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
-        batch = collate(ragged([rows[n] for n in chosen]), ragged([[EOS]] * len(chosen)))
+        batch = translator.batch([rows[n] for n in chosen], [[EOS]] * len(chosen))
         searched = search(translator.models, batch.src_BS, batch.src_lengths_B, decode)
         for number, hypotheses in zip(chosen, searched, strict=True):
             found[number] = hypotheses[0].tokens
@@ -70,7 +69,7 @@ def score(translator: Translator, source: list[int], tokens: list[int], alpha: f
     """Return what the run's own model gives a translation: log-probability / length^alpha."""
     target = [*tokens, EOS]
     model = translator.models[0]
-    states = model(collate(ragged([source]), ragged([target])))
+    states = model(translator.batch([source], [target]))
     log_probs = model.project(states).double().log_softmax(-1)
     total = float(log_probs.gather(1, torch.tensor(target)[:, None]).sum())
     return float(total / len(target) ** alpha)

@@ -99,7 +99,7 @@ class Window:
             self.tokens += self.pending
             self.ended = now
         self.pending = 0
-        if counted > max(0, self.steps - 1) and now - self.began >= self.seconds:
+        if counted >= max(1, self.steps) and now - self.began >= self.seconds:
             raise self.Done
 
     def watch(self, optimizer: type) -> None:

@@ -35,18 +35,15 @@ class _Packed(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return x W^T + b, (..., D) -> (..., E)."""
-    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, weight, bias)
     rows = x.numel() // x.shape[-1]
-    if torch.is_grad_enabled():
-        if x.ndim > 2:
-            return F.linear(x, weight, bias)
-        out: Tensor = _Packed.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return out
-    if rows > FEW:
-        return F.linear(x, weight, bias)
-    turned = torch.addmm(bias[:, None], weight, x.reshape(rows, -1).t())
-    return turned.t().reshape(*x.shape[:-1], -1)
+    if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        if torch.is_grad_enabled() and x.ndim == 2:
+            out: Tensor = _Packed.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+            return out
+        if not torch.is_grad_enabled() and rows <= FEW:
+            turned = torch.addmm(bias[:, None], weight, x.reshape(rows, -1).t())
+            return turned.t().reshape(*x.shape[:-1], -1)
+    return F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):

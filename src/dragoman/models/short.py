@@ -64,7 +64,7 @@ class _Short(torch.autograd.Function):
         d_scores = d_scores.flatten(0, 1)
         nothing, scaled = q.new_empty(()), {"beta": 0, "alpha": ctx.scale}
         # Behind one another: packing then takes them back to rows without joining them first.
-        places = torch.empty(q.numel() + k.numel() + v.numel(), dtype=q.dtype)
+        places = q.new_empty(q.numel() + k.numel() + v.numel())
         d_query, d_keys, d_values = (
             place.view(x.shape)
             for place, x in zip(

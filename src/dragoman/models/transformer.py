@@ -53,14 +53,13 @@ class FeedForward(nn.Module):
         """Map (..., D) to (..., D)."""
         hidden = self.inner(x)
         if self.activation == "relu":
-            out: Tensor = self.outer(relu_dropout(hidden, self.dropout, self.training))
-            return out
-        if self.activation == "gelu":
-            hidden = F.gelu(hidden)
+            hidden = relu_dropout(hidden, self.dropout, self.training)
+        elif self.activation == "gelu":
+            hidden = dropout(F.gelu(hidden), self.dropout, self.training)
         else:
             gate, hidden = hidden.chunk(2, -1)
-            hidden = F.silu(gate) * hidden
-        out = self.outer(dropout(hidden, self.dropout, self.training))
+            hidden = dropout(F.silu(gate) * hidden, self.dropout, self.training)
+        out: Tensor = self.outer(hidden)
         return out
 
 
