@@ -155,6 +155,7 @@ def disk(pairs: int) -> dict[str, float]:
     config = settings(pairs)
     from dragoman.data.encoded import build_training_set, train_or_load_tokenizers
 
+    shutil.rmtree(FOLDER / str(pairs) / "cache", ignore_errors=True)  # of older versions, too
     training = build_training_set(config.data, *train_or_load_tokenizers(config.data), 1)
     everything = training.epoch_pairs(0)
     tokens = sum(int(side.sum()) for side in training.lengths(everything, 0))

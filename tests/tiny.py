@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from functools import lru_cache
@@ -131,12 +132,17 @@ def decode(**changes: Any) -> DecodeConfig:
     return dataclasses.replace(DecodeConfig(max_length_ratio=0.0, max_length_extra=6), **changes)
 
 
-@lru_cache
 def fluent(name: str, vocab: int = VOCAB, steps: int = 80) -> nn.Module:
     """Return one of ``FEW`` in float64, half-trained to copy: outputs follow from the source.
 
-    Random weights say much the same of every source; these do not, and are still unsure.
+    Random weights say much the same of every source; these do not, and are still unsure. It is the
+    caller's own: changing it changes nobody else's.
     """
+    return copy.deepcopy(_fluent(name, vocab, steps))
+
+
+@lru_cache
+def _fluent(name: str, vocab: int, steps: int) -> nn.Module:
     model = build_model(FEW[name], vocab, vocab, seed=1).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for step in range(steps):

@@ -199,13 +199,19 @@ class TrainConfig:
         True, "run the longest batch once before training, to fail early", free=True
     )
 
-    optimizer: str = key("adamw", "optimiser", choices=("adam", "adamw", "sgd"))
+    optimizer: str = key("adamw", "optimiser", choices=("adam", "adamw", "muon", "sgd"))
     lr: float = key(1.8e-3, "peak learning rate", above=0.0)
     beta1: float = key(0.9, "Adam's beta 1", low=0.0, high=0.9999)
     beta2: float = key(0.98, "Adam's beta 2", low=0.0, high=0.99999)
     eps: float = key(1e-9, "Adam's epsilon", above=0.0)
     momentum: float = key(0.0, "SGD's momentum", low=0.0, high=0.9999)
-    weight_decay: float = key(0.0, "weight decay (decoupled for adamw), matrices only", low=0.0)
+    muon_lr: float | None = key(
+        None, "muon: peak learning rate of hidden matrices (adamw: lr); null: lr", above=0.0
+    )
+    muon_momentum: float = key(0.95, "muon: momentum", low=0.0, high=0.9999)
+    weight_decay: float = key(
+        0.0, "weight decay (decoupled for adamw and muon), matrices only", low=0.0
+    )
     schedule: str = key(
         "linear",
         "learning rate after warm-up",
@@ -219,6 +225,7 @@ class TrainConfig:
     clip_norm: float = key(1.0, "largest gradient norm; 0 turns clipping off", low=0.0)
     label_smoothing: float = key(0.1, "mass spread over the vocabulary", low=0.0, high=0.99)
     precision: str = key("float32", "autocast type (bf16: GPUs)", choices=("float32", "bf16"))
+    compile: bool = key(False, "compile the Transformer first (torch.compile): for GPUs")
     fast: bool = key(True, "false: compute in the plainest way, to compare with")
 
     teacher_forcing: float = key(1.0, "probability that the decoder is fed the reference token",

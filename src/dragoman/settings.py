@@ -62,6 +62,8 @@ def _cross_section_problems(config: Config) -> Iterator[str]:
         if train.teacher_forcing < 1 and train.teacher_forcing_draw == "batch":
             yield "train.teacher_forcing_draw: batch is for model=rnn; the Transformer takes token"
     if isinstance(model, RNNConfig):
+        if train.compile:
+            yield "train.compile: a loop over time does not compile; only for model=transformer"
         directions = 2 if model.bidirectional else 1
         hidden = model.encoder_hidden or model.d_model // directions
         width = model.attention_dim or model.d_model

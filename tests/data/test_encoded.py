@@ -102,7 +102,7 @@ def test_rows_spell_the_pairs_and_end_in_eos(tmp_path: Path, name: str) -> None:
 def test_lengths_are_those_of_the_rows(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoded, "_CHUNK", 7)
+    monkeypatch.setattr("dragoman.data.ragged._CHUNK", 7)
     tag = trained(name)[0].tag_id("<2en>")
     corpora = [corpus(tmp_path, PAIRS[:50], name, "a"), corpus(tmp_path, PAIRS[50:], name, "b")]
     data = training_set(corpora, name, tags=[None, tag])

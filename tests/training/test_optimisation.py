@@ -19,9 +19,11 @@ from dragoman.training.optimisation import (
     OPTIMIZERS,
     MovingAverage,
     average,
+    blocks,
     clip_gradients,
     load_optimizer,
     optimizer_tensors,
+    orthogonal,
 )
 
 
@@ -91,6 +93,76 @@ def test_only_matrices_decay() -> None:
     shrunk = {name: not torch.equal(new, old) for (name, new), old in pairs}
     assert shrunk == {"0.weight": True, "0.bias": False, "1.weight": False, "1.bias": False}
     torch.testing.assert_close(model[0].weight, before[0].weight * (1 - 0.01 * 0.5))
+
+
+def test_orthogonal_turns_a_matrix_as_its_polar_factor_does() -> None:
+    x = torch.randn(5, 24, 40)
+    x[0] *= 1e-6  # the size of the gradient is of no account
+    found = orthogonal(x)
+    u, _, v = torch.linalg.svd(x, full_matrices=False)
+    values = torch.linalg.svdvals(found)
+    assert float(values.min()) > 0.6
+    assert float(values.max()) < 1.3
+    # In the singular vectors of x it is diagonal: no direction is mixed with another.
+    inner = u.mT @ found @ v.mT
+    torch.testing.assert_close(inner, torch.diag_embed(inner.diagonal(dim1=1, dim2=2)),
+                               atol=1e-3, rtol=0)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts"), [((4, 4), 1), ((12, 4), 3), ((4, 8), 2), ((6, 4), 1), ((4, 6), 1)]
+)
+def test_blocks_are_squares_where_a_matrix_is_made_of_them(
+    shape: tuple[int, int], parts: int
+) -> None:
+    matrix = torch.zeros(shape)
+    found = blocks(matrix)
+    assert len(found) == parts
+    for number, part in enumerate(found):
+        assert part.shape[0] <= part.shape[1]
+        part += number + 1  # views: the matrix itself changes
+    side = min(shape)
+    expected = torch.arange(parts).repeat_interleave(max(shape) // parts) + 1.0
+    lying = matrix if shape[0] <= shape[1] else matrix.T
+    assert torch.equal(lying, expected.expand(side, -1))
+
+
+@pytest.mark.parametrize("name", tiny.FEW)
+def test_muon_is_adamw_but_for_matrices_between_states(name: str) -> None:
+    """Against a plain loop: momentum, Nesterov's look ahead, polar factor, decay."""
+    model = tiny.build(tiny.FEW[name], dtype=torch.float32)
+    others = [copy.deepcopy(model) for _ in range(2)]
+    config = train(optimizer="muon", muon_lr=0.03, muon_momentum=0.8, weight_decay=0.1)
+    muon = OPTIMIZERS["muon"](model, config)
+    adam = OPTIMIZERS["adamw"](others[0], dataclasses.replace(config, optimizer="adamw"))
+    momenta: dict[str, torch.Tensor] = {}
+    plain = dict(others[1].named_parameters())
+    for seed in range(2):
+        torch.manual_seed(seed)
+        drawn = {name: torch.randn_like(p) for name, p in plain.items()}
+        for one in (model, others[0]):
+            for key, parameter in one.named_parameters():
+                parameter.grad = drawn[key].clone()
+        muon.step()
+        adam.step()
+        for key, gradient in drawn.items():
+            momenta[key] = 0.8 * momenta.get(key, 0.0) + 0.2 * gradient
+            if gradient.ndim != 2:
+                continue
+            update = (0.2 * gradient + 0.8 * momenta[key]).detach()
+            with torch.no_grad():
+                plain[key] *= 1 - 0.03 * 0.1
+                for weight, part in zip(blocks(plain[key]), blocks(update), strict=True):
+                    move = orthogonal(part[None])[0]
+                    weight -= 0.03 * 0.2 * max(part.shape) ** 0.5 * move
+    adamw = dict(others[0].named_parameters())
+    hidden = {key for key, p in model.named_parameters() if not torch.allclose(p, adamw[key])}
+    tables = ("embedding", "output", "positions", "v_HA")
+    matrices = {key for key, p in model.named_parameters() if p.ndim == 2}
+    assert hidden == {key for key in matrices if not any(word in key for word in tables)}
+    for key, parameter in model.named_parameters():
+        expected = plain[key] if key in hidden else adamw[key]
+        torch.testing.assert_close(parameter, expected, atol=1e-5, rtol=1e-4)
 
 
 def gradients(model: nn.Module, *values: list[float]) -> None:

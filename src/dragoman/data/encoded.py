@@ -19,7 +19,17 @@ from dragoman.config import CorpusConfig, DataConfig
 from dragoman.data.cache import cache_key, cached_folder
 from dragoman.data.corpora import corpus_fingerprint, iter_pairs
 from dragoman.data.draws import absorb, uniforms
-from dragoman.data.ragged import IntArray, Lengths, Ragged, merge, ranges, starts_of, sums, take
+from dragoman.data.ragged import (
+    IntArray,
+    Lengths,
+    Ragged,
+    chunks,
+    merge,
+    ranges,
+    starts_of,
+    sums,
+    take,
+)
 from dragoman.data.subwords import Sampler, make_sampler
 from dragoman.data.tokenizers import (
     EOS,
@@ -40,7 +50,6 @@ __all__ = [
     "train_or_load_tokenizers",
 ]
 
-_CHUNK = 1 << 16  # sentences looked at together
 _SRC, _TGT, _SELECT = 0, 1, 2  # what a draw is for
 
 SamplerFactory = Callable[[Sequence[str]], Sampler]
@@ -155,14 +164,13 @@ class TrainingSet:
             for side in (_SRC, _TGT)
         ]
         kept = []
-        for first in range(0, total, _CHUNK):
-            pairs = np.arange(first, min(first + _CHUNK, total))
+        for pairs in chunks(total):
             src, tgt = (fixed[pairs].astype(np.int64) for fixed in self._fixed)
             full = (src > 0) & (tgt > 0)
             empty += int((~full).sum())
             src, tgt = src + self._extra(_SRC, pairs), tgt + self._extra(_TGT, pairs)
             kept.append(pairs[full & (src <= max_length) & (tgt <= max_length)])
-        self._kept = np.concatenate(kept) if kept else np.empty(0, np.int64)
+        self._kept = np.concatenate(kept)
         self.counts = {
             "pairs": total,
             "empty": empty,
@@ -221,15 +229,15 @@ class TrainingSet:
     def lengths(self, pairs: IntArray, epoch: int) -> tuple[Lengths, Lengths]:
         """Return how many tokens ``rows`` has for each pair: source (tag and EOS in), target."""
         found = [np.empty(len(pairs), np.int32) for _ in SIDES]
-        for first in range(0, len(pairs), _CHUNK):
-            part = pairs[first : first + _CHUNK]
+        for places in chunks(len(pairs)):
+            part = pairs[places]
             for number, side in enumerate(self._sides):
                 lengths = (
                     self._draw(number, part, epoch).lengths
                     if side.sampler
                     else self._fixed[number][part]
                 )
-                found[number][first : first + _CHUNK] = lengths + self._extra(number, part)
+                found[number][places] = lengths + self._extra(number, part)
         return found[_SRC], found[_TGT]
 
     def rows(self, pairs: IntArray, epoch: int) -> tuple[Ragged, Ragged]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +11,20 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 Lengths = NDArray[np.int32]
 
+_CHUNK = 1 << 16  # rows looked at together: what numbers in memory are made of in passing
+
 
 class Ragged(NamedTuple):
     """Rows of integers, one after the other: ``flat`` (sum of lengths,) and ``lengths`` (rows,)."""
 
     flat: IntArray
     lengths: IntArray
+
+
+def chunks(count: int) -> Iterator[IntArray]:
+    """Yield 0 ... count - 1, some at a time; a single empty array of nothing."""
+    for first in range(0, max(count, 1), _CHUNK):
+        yield np.arange(first, min(first + _CHUNK, count))
 
 
 def starts_of(lengths: IntArray) -> IntArray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dragoman.data.cache import cache_key, cached_folder
-from dragoman.data.ragged import IntArray, Ragged, sums, take
+from dragoman.data.ragged import IntArray, Ragged, chunks, sums, take
 from dragoman.data.tokens import Cutter, Tokenizer
 
 FORMAT = 1  # of everything in the cache; raise it when a file or a rule changes
 _CHUNK = 1 << 20  # numbers held in memory before they go to the file
-_SENTENCES = 1 << 16  # looked at together
 SIDES = ("src", "tgt")
 
 
@@ -152,7 +151,7 @@ class EncodedCorpus:
                 np.save(folder / f"{name}.starts.npy", _smallest(np.cumsum(lengths)))
                 totals = [
                     sums(lengths[1:][units.flat], units.lengths)
-                    for units in map(side.sentences, _chunks(len(side)))
+                    for units in map(side.sentences, chunks(len(side)))
                 ]
                 np.save(folder / f"{name}.lengths.npy", _smallest(np.concatenate(totals)))
 
@@ -226,12 +225,6 @@ def _write_header(file: Any, dtype: np.dtype[Any], size: int) -> None:
             "shape": (size,),
         },
     )
-
-
-def _chunks(count: int) -> Iterator[IntArray]:
-    """Yield 0 ... count - 1, some at a time; a single empty array of nothing."""
-    for first in range(0, max(count, 1), _SENTENCES):
-        yield np.arange(first, min(first + _SENTENCES, count))
 
 
 def _smallest(numbers: IntArray) -> NDArray[Any]:

@@ -234,9 +234,11 @@ class TransformerSeq2Seq(nn.Module):
     def _packing(self, lengths_B: Tensor, weights: dict[str, Tensor] | None) -> Packing | None:
         """Return how to leave padding out, or None where grids are wanted or better.
 
-        A GPU would have to wait for the number of tokens, and does grids of one shape faster.
+        A GPU would have to wait for the number of tokens, and does grids of one shape faster; a
+        compiler would have to compile for every number of tokens.
         """
-        if not self.fast or weights is not None or lengths_B.device.type != "cpu":
+        grids = lengths_B.device.type != "cpu" or torch.compiler.is_compiling()
+        if not self.fast or weights is not None or grids:
             return None
         return Packing(lengths_B)
 

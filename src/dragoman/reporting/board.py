@@ -226,13 +226,18 @@ class Board:
             self._writer.file_writer.add_summary(summary, step)
         self.scalars(step, tagged)
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether the model's graph has been drawn."""
+        return self._history.has_graph
+
     def graph(self, model: nn.Module, inputs: Any) -> None:
         """Draw the model's graph by tracing it once on ``inputs`` (a tensor or a tuple of them).
 
         Leaves the random generators and the mode of the model as they were. A model that cannot
         be traced gets no graph and one line in the log; a graph already there is kept.
         """
-        if self._writer is None or self._history.has_graph:
+        if self._writer is None or self.has_graph:
             return
         import torch
 

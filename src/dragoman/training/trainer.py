@@ -59,6 +59,9 @@ class Trainer:
         self.module.to(self.device)
         self.model = cast(Seq2Seq, self.module)
         self.model.fast = train.fast
+        # Lengths differ from batch to batch: one kernel for all of them, not one for each.
+        compiled = torch.compile(self.module, dynamic=True) if train.compile else self.module
+        self.forward = cast(Seq2Seq, compiled)
         self.optimizer = OPTIMIZERS[train.optimizer](self.module, train)
         self.moving = MovingAverage(self.module, train.ema_decay) if train.ema_decay else None
         self.state = TrainState(data=self._fingerprints(), world=ranks.world)
@@ -109,7 +112,7 @@ class Trainer:
                 batch = self.order.fetch(buckets[index]).to(self.device)
                 forcing = self.draw(batch, number, index)
             with record_function("forward"), self.autocast():
-                states = self.model(batch, forcing)
+                states = self.forward(batch, forcing)
             with record_function("loss"), self.autocast():
                 loss, gradient = loss_and_gradient(
                     self.model,
@@ -178,7 +181,7 @@ class Trainer:
         batch = self.order.fetch(self.order.largest()).to(self.device)
         torch.manual_seed(0)
         try:
-            states = self.model(batch)
+            states = self.forward(batch)
             _, gradient = loss_and_gradient(self.model, states, batch.targets_N, 0.0, divisor=1.0)
             states.backward(gradient)
         except (torch.OutOfMemoryError, MemoryError):

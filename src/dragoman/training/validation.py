@@ -148,7 +148,8 @@ class Validator:
         count = min(self.config.log.samples, len(self.src_lines))
         if not self.config.log.tensorboard:
             return
-        if self.config.log.graph:  # drawn once; tracing takes a second, so not before the start
+        # Not before the start: tracing takes a second.
+        if self.config.log.graph and not board.has_graph:
             board.graph(*ModelGraph.of(self.translator.models[0], next(self._batches())))
         if count == 0:
             return
