@@ -53,7 +53,7 @@ def orthogonal(x_BMN: Tensor, rounds: int = 5) -> Tensor:
     al. 2024): products alone, and as good as exact for what an update needs.
     """
     a, b, c = QUINTIC
-    x = x_BMN / (x_BMN.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x: Tensor = x_BMN / (x_BMN.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(rounds):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
