@@ -224,6 +224,9 @@ class TrainConfig:
     plateau_patience: int = key(2, "plateau: validations without gain before a cut", low=0)
     clip_norm: float = key(1.0, "largest gradient norm; 0 turns clipping off", low=0.0)
     label_smoothing: float = key(0.1, "mass spread over the vocabulary", low=0.0, high=0.99)
+    r_drop: float = key(
+        0.0, "R-Drop: weight of the divergence between two passes of a batch; 0: one pass", low=0.0
+    )
     precision: str = key("float32", "autocast type (bf16: GPUs)", choices=("float32", "bf16"))
     compile: bool = key(False, "compile the Transformer first (torch.compile): for GPUs")
     fast: bool = key(True, "false: compute in the plainest way, to compare with")

@@ -152,6 +152,36 @@ def test_the_gradient_by_hand_is_that_of_cross_entropy(vocab: int, smoothing: fl
     torch.testing.assert_close(model.output.weight.grad, 2 * mine[1])
 
 
+@pytest.mark.parametrize("chunk", [6, 7, 100])
+@pytest.mark.parametrize("vocab", [16, 19])
+def test_two_passes_add_their_divergence(
+    vocab: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-Drop's loss and gradients, by hand and plain, are those of PyTorch's KL divergence."""
+    monkeypatch.setattr(loss_module, "CHUNK", chunk)
+    model: Any = SimpleNamespace(output=nn.Linear(5, vocab).double())
+    model.project = model.output
+    states = torch.randn(26, 5, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(vocab, (13,)).repeat(2)
+    logits = model.output(states)
+    p, q = logits.log_softmax(-1).chunk(2)
+    apart = [F.kl_div(a, b, reduction="sum", log_target=True) for a, b in ((p, q), (q, p))]
+    entropy = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.1)
+    loss = (entropy + 4.0 * (apart[0] + apart[1]) / 2) / 2
+    inputs = [states, model.output.weight, model.output.bias]
+    expected = torch.autograd.grad(loss / 3.0, inputs)
+    nll = F.cross_entropy(logits, targets, reduction="sum") / 2
+    for model.fast in (True, False):
+        model.output.zero_grad()
+        found, gradient = loss_and_gradient(model, states, targets, 0.1, 3.0, r_drop=4.0)
+        mine = [gradient, model.output.weight.grad, model.output.bias.grad]
+        torch.testing.assert_close(found.smoothed, loss.detach())
+        torch.testing.assert_close(found.nll, nll.detach())
+        assert float(found.correct) == int((logits.argmax(-1) == targets).sum()) / 2
+        for own, theirs in zip(mine, expected, strict=True):
+            torch.testing.assert_close(own, theirs)
+
+
 def test_under_autocast_logits_are_bfloat16_and_sums_are_not() -> None:
     model: Any = SimpleNamespace(output=nn.Linear(64, 50), fast=True)
     model.project = model.output

@@ -94,6 +94,28 @@ def test_the_reported_loss_is_the_mean_over_target_tokens(home: Path, tmp_path: 
     assert made.state.target_tokens == tokens
 
 
+@pytest.mark.parametrize("model", [tinyruns.TRANSFORMER, tinyruns.RNN], ids=["transformer", "rnn"])
+def test_r_drop_is_nothing_without_dropout_and_something_with_it(
+    model: dict[str, Any], home: Path, tmp_path: Path
+) -> None:
+    """Both passes see the same coins, so that nothing but dropout sets them apart."""
+    for dropout in (0.0, 0.3):
+        losses, weights = [], []
+        for weight in (0.0, 3.0):
+            options = {**model, "model.dropout": dropout, "train.teacher_forcing": 0.5}
+            made = trainer(
+                home, tmp_path / f"{dropout}-{weight}", options, train__r_drop=weight,
+                train__optimizer="sgd", train__lr=0.1, train__label_smoothing=0.0,
+            )  # fmt: skip
+            losses.append(made.step(made.stream.take(1))["sums"])
+            weights.append(weights_of(made.module))
+        if dropout:
+            assert losses[1][0] > losses[1][1] + 1e-3
+            continue
+        torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(*weights, atol=1e-6, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "backend",
     [

@@ -48,6 +48,10 @@ class Batch:
         """N, the number of real target tokens, EOS included."""
         return self.targets_N.shape[0]
 
+    def twice(self) -> Batch:
+        """Return the batch and, behind it, the batch once more."""
+        return Batch(**{name: torch.cat([t, t]) for name, t in vars(self).items()})
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         moved = {name: t.to(device, non_blocking=True) for name, t in vars(self).items()}

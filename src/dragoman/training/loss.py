@@ -55,10 +55,18 @@ def _sums(log_probs: Tensor, targets_N: Tensor, smoothing: float) -> Loss:
 def sequence_loss(model: Seq2Seq, states_ND: Tensor, targets_N: Tensor, smoothing: float) -> Loss:
     """Return the summed loss of decoder states at the real target positions."""
     parts = [
-        smoothed_nll(model.project(states), targets, smoothing)
-        for states, targets in zip(_chunks(states_ND), _chunks(targets_N), strict=True)
+        smoothed_nll(model.project(states[0]), targets[0], smoothing)
+        for states, targets in zip(_chunks(states_ND[None]), _chunks(targets_N[None]), strict=True)
     ]
     return _total(parts)
+
+
+def divergence(first_NV: Tensor, second_NV: Tensor) -> Tensor:
+    """Return (KL(p || q) + KL(q || p)) / 2 of two log-distributions, summed over rows.
+
+    R-Drop's second term (Liang et al. 2021, equation 2).
+    """
+    return ((first_NV.exp() - second_NV.exp()) * (first_NV - second_NV)).sum() / 2
 
 
 def loss_and_gradient(
@@ -67,16 +75,24 @@ def loss_and_gradient(
     targets_N: Tensor,
     smoothing: float,
     divisor: float,
+    r_drop: float = 0.0,
 ) -> tuple[Loss, Tensor]:
     """Return the summed loss, and the gradient (N, D) of loss / divisor for the states.
+
+    With ``r_drop`` above 0 the second half of the rows are those of the first, passed through the
+    model once more. All sums are then means of the two passes, and r_drop / 2 times their
+    ``divergence`` is added (Liang et al. 2021, equation 4, halved).
 
     The output layer's own gradient is left on its parameters. A model that is not ``fast`` has all
     logits at once and leaves the gradient to autograd, the plain form.
     """
     if model.fast:
-        return _Output(model.output, states_ND, targets_N, smoothing, divisor).run()
+        return _Output(model.output, states_ND, targets_N, smoothing, divisor, r_drop).run()
     leaf = states_ND.detach().requires_grad_()
-    loss = smoothed_nll(model.project(leaf), targets_N, smoothing)
+    log_probs = _wide(model.project(leaf)).log_softmax(-1)
+    loss = _sums(log_probs, targets_N, smoothing)
+    if r_drop:
+        loss = _with_divergence(loss, log_probs, r_drop)
     (loss.smoothed / divisor).backward()
     assert leaf.grad is not None
     return loss._replace(smoothed=loss.smoothed.detach()), leaf.grad
@@ -96,6 +112,7 @@ class _Output:
         targets_N: Tensor,
         smoothing: float,
         divisor: float,
+        r_drop: float,
     ) -> None:
         device = states_ND.device.type
         mixed = torch.is_autocast_enabled(device)
@@ -103,21 +120,26 @@ class _Output:
         self.layer, self.vocab = layer, layer.out_features
         self.weight_VD, self.bias_V = aligned(layer, dtype)
         self.states_ND, self.targets_N = states_ND.detach().to(dtype), targets_N
-        self.smoothing, self.divisor, self.wanted = smoothing, divisor, states_ND.dtype
+        self.smoothing, self.r_drop, self.wanted = smoothing, r_drop, states_ND.dtype
+        self.passes = 2 if r_drop else 1
+        self.divisor = divisor * self.passes
 
     @torch.no_grad()
     def run(self) -> tuple[Loss, Tensor]:
         """Return the loss and the states' gradient; leave the layer's on its parameters."""
-        states, targets = _chunks(self.states_ND), _chunks(self.targets_N)
         gradient_ND = torch.empty_like(self.states_ND)
         weight_grad, bias_grad = torch.zeros_like(self.weight_VD), torch.zeros_like(self.bias_V)
-        buffer = states[0].new_empty(len(states[0]), len(self.bias_V))
+        # Rows that are compared with each other share a chunk: (passes, n, D) of (passes, N, D).
+        chunks = [_chunks(x.unflatten(0, (self.passes, -1))) for x in (self.states_ND, gradient_ND)]
+        targets = _chunks(self.targets_N.unflatten(0, (self.passes, -1)))
+        buffer = self.states_ND.new_empty(targets[0].numel(), len(self.bias_V))
         parts = []
-        for x, target, gradient in zip(states, targets, _chunks(gradient_ND), strict=True):
+        for chunk, gradient, target in zip(*chunks, targets, strict=True):
+            x = chunk.flatten(0, 1)
             logits = torch.addmm(self.bias_V, x, self.weight_VD.t(), out=buffer[: len(x)])
-            loss, wrong = self._backward(logits, target)
+            loss, wrong = self._backward(logits, target.flatten())
             parts.append(loss)
-            torch.mm(wrong, self.weight_VD, out=gradient)
+            gradient.copy_((wrong @ self.weight_VD).view_as(gradient))
             weight_grad.addmm_(wrong.t(), x)
             bias_grad += wrong.sum(0)
         for parameter, found in ((self.layer.weight, weight_grad), (self.layer.bias, bias_grad)):
@@ -129,18 +151,38 @@ class _Output:
         """Return the loss and the gradient (N, V) of the logits; they are overwritten."""
         wide = _wide(logits_NV)
         log_probs = torch.log_softmax(wide, -1, out=wide)
-        loss = _sums(log_probs[:, : self.vocab], targets_N, self.smoothing)
+        real = log_probs[:, : self.vocab]
+        loss, apart = _sums(real, targets_N, self.smoothing), None
+        if self.r_drop:
+            loss = _with_divergence(loss, real, self.r_drop)
+            apart = _divergence_gradient(*real.chunk(2))
         everywhere = log_probs.new_tensor(-self.smoothing / self.vocab / self.divisor)
         wrong = torch.add(everywhere, log_probs.exp_(), alpha=1 / self.divisor, out=log_probs)
         hit = wrong.new_tensor((self.smoothing - 1) / self.divisor).expand(len(wrong), 1)
         wrong.scatter_add_(1, targets_N[:, None], hit)
+        if apart is not None:
+            real.add_(apart, alpha=self.r_drop / self.divisor)
         return loss, wrong.to(logits_NV.dtype)
 
 
+def _with_divergence(loss: Loss, log_probs: Tensor, r_drop: float) -> Loss:
+    """Return the means of two passes, and their distance added to what is minimised."""
+    smoothed, nll, correct = (field / 2 for field in loss)
+    return Loss(smoothed + r_drop / 2 * divergence(*log_probs.chunk(2)), nll, correct)
+
+
+def _divergence_gradient(first_NV: Tensor, second_NV: Tensor) -> Tensor:
+    """Return the gradient (2 N, V) of ``divergence`` for the logits behind both."""
+    p, q, apart = first_NV.exp(), second_NV.exp(), first_NV - second_NV
+    forth, back = (p * apart).sum(-1, keepdim=True), -(q * apart).sum(-1, keepdim=True)
+    return torch.cat([p * (apart - forth) + p - q, q - p - q * (apart + back)]) / 2
+
+
 def _chunks(rows: Tensor) -> tuple[Tensor, ...]:
-    """Split evenly; a GPU has no such cache, and rather does more at a time."""
+    """Split (passes, N, ...) evenly; a GPU has no such cache, and rather does more at a time."""
     most = CHUNK if rows.device.type == "cpu" else 32 * CHUNK
-    parts: tuple[Tensor, ...] = rows.tensor_split(max(1, -(-len(rows) // most)))
+    count = max(1, -(-rows.shape[0] * rows.shape[1] // most))
+    parts: tuple[Tensor, ...] = rows.tensor_split(count, 1)
     return parts
 
 

@@ -109,7 +109,7 @@ class Trainer:
         self.module.train()
         for index in range(self.ranks.rank, len(buckets), self.ranks.world):
             with record_function("input"):
-                batch = self.order.fetch(buckets[index]).to(self.device)
+                batch = self.fetch(buckets[index])
                 forcing = self.draw(batch, number, index)
             with record_function("forward"), self.autocast():
                 states = self.forward(batch, forcing)
@@ -120,6 +120,7 @@ class Trainer:
                     batch.targets_N,
                     train.label_smoothing,
                     divisor=total,
+                    r_drop=train.r_drop,
                 )
             with record_function("backward"):
                 states.backward(gradient)
@@ -129,6 +130,11 @@ class Trainer:
         self.state.step = number
         self.state.target_tokens += total
         return {"sums": sums / total, "norm": norm}
+
+    def fetch(self, bucket: Bucket) -> Batch:
+        """Return a batch on the device; with R-Drop its sentences come twice."""
+        batch = self.order.fetch(bucket).to(self.device)
+        return batch.twice() if self.config.train.r_drop else batch
 
     def update(self, number: int, buckets: list[Bucket], sums: Tensor) -> Tensor:
         """Sum gradients and figures over ranks, clip, and move the weights; return the norm."""
@@ -158,9 +164,11 @@ class Trainer:
             return None
         coins = torch.Generator().manual_seed(seed_of(self.config.seed, "coins", step, index))
         rows, length = batch.tgt_in_BT.shape
+        passes = 2 if self.config.train.r_drop else 1  # they differ in dropout alone
         whole = self.config.train.teacher_forcing_draw == "batch"
-        forced = torch.rand(1 if whole else rows, length, generator=coins) < ratio
-        return forced.to(self.device).expand(rows, length)
+        forced = torch.rand(1 if whole else rows // passes, length, generator=coins) < ratio
+        forced = forced.to(self.device)
+        return forced.expand(rows, length) if whole else forced.repeat(passes, 1)
 
     def refuse(self, step: int, buckets: list[Bucket], norm: Tensor) -> None:
         """Stop at a gradient that is not a number, with the weights before it saved."""
@@ -178,11 +186,13 @@ class Trainer:
 
     def dry_run(self) -> None:
         """Run the largest batch forward and back, so that memory runs out now or never."""
-        batch = self.order.fetch(self.order.largest()).to(self.device)
+        batch = self.fetch(self.order.largest())
         torch.manual_seed(0)
         try:
             states = self.forward(batch)
-            _, gradient = loss_and_gradient(self.model, states, batch.targets_N, 0.0, divisor=1.0)
+            _, gradient = loss_and_gradient(
+                self.model, states, batch.targets_N, 0.0, 1.0, self.config.train.r_drop
+            )
             states.backward(gradient)
         except (torch.OutOfMemoryError, MemoryError):
             raise DragomanError(
