@@ -113,6 +113,9 @@ class TransformerConfig:
     embedding_dropout: float | None = key(
         None, "dropout on embeddings; null: as dropout", low=0.0, high=0.99
     )
+    word_dropout: float = key(
+        0.0, "share of the tokens whose whole embedding is left out", low=0.0, high=0.99
+    )
     attention_dropout: float | None = key(
         None, "dropout on attention weights; null: as dropout", low=0.0, high=0.99
     )
@@ -172,6 +175,9 @@ class RNNConfig:
     dropout: float = key(0.2, "dropout between layers and on the readout", low=0.0, high=0.99)
     embedding_dropout: float | None = key(
         None, "dropout on embeddings; null: as dropout", low=0.0, high=0.99
+    )
+    word_dropout: float = key(
+        0.0, "share of the tokens whose whole embedding is left out", low=0.0, high=0.99
     )
     tie_embeddings: str = key(
         "none",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tiny
 from dragoman.config import MODELS as CONFIGS
+from dragoman.data.batching import Batch
 from dragoman.models.embeddings import build_embeddings
 from dragoman.models.seq2seq import MODELS, build_model, count_parameters, reorder
 from dragoman.models.weights import weights_of
@@ -117,3 +119,19 @@ def test_reorder_serves_any_nesting_of_tuples() -> None:
     assert found.inner[1].b == ()
     assert found.c.tolist() == [6, 6, 0]
     assert torch.equal(reorder(tree, torch.tensor([], dtype=torch.long)).c, x[:0, 0])
+
+
+@pytest.mark.parametrize("name", tiny.FEW)
+def test_word_dropout_leaves_out_whole_tokens_while_training(name: str, batch: Batch) -> None:
+    config = dataclasses.replace(tiny.FEW[name], word_dropout=0.4)
+    model: Any = tiny.build(config)
+    plain = model(batch)
+    torch.testing.assert_close(plain, model(batch))
+    assert not torch.allclose(model.train()(batch), plain)
+    tokens = torch.randint(tiny.VOCAB, (200, 50))
+    for table in (model.src_embedding, model.tgt_embedding):
+        found = table(tokens)
+        kept = (found != 0).any(-1)
+        assert 0.58 < kept.double().mean() < 0.62
+        vectors = nn.functional.embedding(tokens, table.weight)
+        torch.testing.assert_close(found[kept], vectors[kept] / 0.6, rtol=1e-3, atol=0)

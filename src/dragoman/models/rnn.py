@@ -136,7 +136,7 @@ class RNNSeq2Seq(nn.Module):
         d_tanh = c.d_embed if c.tie_embeddings != "none" else c.d_model
         d_readout = c.d_model + d_context + c.d_embed if c.readout == "concat" else d_tanh
         self.src_embedding, self.tgt_embedding, self.output = build_embeddings(
-            c.tie_embeddings, c.d_embed, d_readout, src_vocab, tgt_vocab
+            c.tie_embeddings, c.d_embed, d_readout, src_vocab, tgt_vocab, c.word_dropout
         )
         self.encoder = Encoder(c, hidden)
         self.bridge = Bridge(c, d_memory)

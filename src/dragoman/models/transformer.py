@@ -205,7 +205,12 @@ class TransformerSeq2Seq(nn.Module):
         super().__init__()
         self.config = config
         self.src_embedding, self.tgt_embedding, self.output = build_embeddings(
-            config.tie_embeddings, config.d_model, config.d_model, src_vocab, tgt_vocab
+            config.tie_embeddings,
+            config.d_model,
+            config.d_model,
+            src_vocab,
+            tgt_vocab,
+            config.word_dropout,
         )
         self.encoder = Stack(config, config.encoder_layers, decoder=False)
         self.decoder = Stack(config, config.decoder_layers, decoder=True)
