@@ -252,6 +252,7 @@ class TrainConfig:
     ema_decay: float = key(0.0, "exponential moving average of the weights; 0: none",
                            low=0.0, high=0.99999)  # fmt: skip
     average_last: int = key(0, "average the weights of the last k checkpoints; 0: none", low=0)
+    average_best: int = key(0, "average the k checkpoints that validate best; 0: none", low=0)
 
     validate_every: int = key(500, "steps between validations", low=1, free=True)
     validation_beam: int = key(1, "beam size of the validation BLEU", low=1)

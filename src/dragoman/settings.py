@@ -107,6 +107,8 @@ def _cross_section_problems(config: Config) -> Iterator[str]:
         )
     if not data.corpora:
         yield "data.corpora: at least one training corpus is needed"
+    if train.average_last and train.average_best:
+        yield "train.average_best: either the last checkpoints are averaged or the best"
     if train.min_lr > train.lr:
         yield f"train.min_lr: {train.min_lr} is above train.lr={train.lr}"
     yield from _place_problems(config)

@@ -282,20 +282,39 @@ def test_a_version_that_is_no_number_is_refused(version: Any, tmp_path: Path) ->
         read_state(tmp_path)
 
 
-def test_the_final_average_is_the_mean_of_the_last_checkpoints(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["last", "best"])
+def test_the_final_average_is_the_mean_of_the_last_or_best_checkpoints(
+    kind: str, home: Path, tmp_path: Path
+) -> None:
     run = tinyruns.train_run(
         tinyruns.config(
             home,
             checkpoint_dir=str(tmp_path),
-            train__average_last=3,
             train__max_steps=8,
             train__checkpoint_every=2,
+            train__validate_every=1 if kind == "best" else 4,
+            train__metric="loss",
+            train__lr=0.3,  # so high that the last is not the best
             train__keep=1,
             log__tensorboard=False,
+            **{f"train__average_{kind}": 3},
         )
     )
-    assert {4, 6, 8} <= set(run.steps())
-    files = [read_tensors(run.folder / f"step-{s}" / "model.safetensors") for s in (4, 6, 8)]
+    chosen = {4, 6, 8}
+    if kind == "best":
+        losses = {
+            entry["step"]: entry["validation"]["loss"]
+            for entry in map(json.loads, (run.folder / "train.jsonl").read_text().splitlines())
+            if "validation" in entry and "validation_average" not in entry
+        }
+        # Kept are those due every second step, and each that was the best when it came.
+        saved = [
+            s for s in losses if s % 2 == 0 or losses[s] == min(losses[n] for n in range(1, s + 1))
+        ]
+        chosen = set(sorted(saved, key=lambda step: losses[step])[:3])
+        assert chosen != {4, 6, 8}
+    assert chosen <= set(run.steps())
+    files = [read_tensors(run.folder / f"step-{s}" / "model.safetensors") for s in chosen]
     average = read_tensors(run.folder / "step-8" / "average.safetensors")
     for name, tensor in average.items():
         mean = torch.stack([tensors[name] for tensors in files]).double().mean(0)

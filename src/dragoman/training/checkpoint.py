@@ -56,6 +56,7 @@ class TrainState:
     seconds: float = 0.0  # spent training, over all sessions
     best_score: float | None = None
     best_step: int = 0
+    scores: dict[str, float] = field(default_factory=dict)  # of every validation, by step
     stale: int = 0  # validations since the best one
     scored: str = "raw"  # which weights validation scored: raw, ema or average
     finished: bool = False

@@ -217,16 +217,16 @@ class Trainer:
             self.tokenizers,
             extra,
         )
-        train, spared = self.config.train, set[int]()
-        if train.average_last:
-            spared = set(self.averaged_steps(self.run.steps()))
-        self.run.prune(train.keep, spared)
+        self.run.prune(self.config.train.keep, set(self.averaged_steps(self.run.steps())))
 
     def averaged_steps(self, steps: list[int]) -> list[int]:
-        """Return the steps whose weights the final average takes: the last k regular ones."""
-        train = self.config.train
+        """Return the steps whose weights the final average takes: the last regular or the best."""
+        train, scores = self.config.train, self.state.scores
+        if train.average_best:
+            scored = [step for step in steps if str(step) in scores]
+            return sorted(scored, key=lambda step: -scores[str(step)])[: train.average_best]
         regular = [s for s in steps if s % train.checkpoint_every == 0 or s == train.max_steps]
-        return regular[-train.average_last :]
+        return regular[-train.average_last :] if train.average_last else []
 
     def validate(self) -> Figures:
         """Score the validation split on rank 0, tell the others, and remember the best."""
@@ -238,12 +238,17 @@ class Trainer:
         figures = Figures(*self.ranks.from_main(list(figures), self.device))
         self.state.scored = "ema" if self.moving else "raw"
         self.judge(figures)
+        self.state.scores[str(self.state.step)] = self.score(figures)
         return figures
+
+    def score(self, figures: Figures) -> float:
+        """Return what is compared: the higher the better."""
+        return figures.bleu if self.config.train.metric == "bleu" else -figures.loss
 
     def judge(self, figures: Figures) -> bool:
         """Compare with the best validation so far."""
         state, train = self.state, self.config.train
-        score = figures.bleu if train.metric == "bleu" else -figures.loss
+        score = self.score(figures)
         improved = state.best_score is None or score > state.best_score
         if improved:
             state.best_score, state.best_step, state.stale = score, state.step, 0
@@ -258,7 +263,7 @@ class Trainer:
         if not self.ranks.main:
             return
         weights: Tensors | None = None
-        if self.config.train.average_last:
+        if self.config.train.average_last or self.config.train.average_best:
             self.save()
             steps = self.averaged_steps(self.run.steps())
             files = [self.run.folder / f"step-{step}" / "model.safetensors" for step in steps]
