@@ -266,7 +266,11 @@ class TrainConfig:
 class DecodeConfig:
     """Search. The only section that evaluation may override."""
 
-    method: str = key("beam", "search", choices=("greedy", "beam", "sample"))
+    method: str = key(
+        "beam",
+        "search; mbr: of many samples the one that agrees best with the others",
+        choices=("greedy", "beam", "sample", "mbr"),
+    )
     beam_size: int = key(5, "hypotheses kept", low=1)
     nbest: int = key(1, "hypotheses returned per sentence", low=1)
     length_penalty: float = key(1.0, "alpha of the length penalty", low=0.0)
@@ -282,10 +286,11 @@ class DecodeConfig:
     max_length_ratio: float = key(2.0, "most target tokens per source token", low=0.0)
     max_length_extra: int = key(20, "and this many more", low=0)
     no_repeat_ngram: int = key(0, "n-grams of this size never repeat; 0: off", low=0)
-    temperature: float = key(1.0, "sample: softmax temperature", above=0.0)
-    top_k: int = key(0, "sample: only the k likeliest tokens; 0: all", low=0)
-    top_p: float = key(1.0, "sample: smallest set of this probability", above=0.0, high=1.0)
-    seed: int = key(1, "sample: seed of the draws", low=0)
+    samples: int = key(32, "mbr: samples drawn for a sentence", low=1)
+    temperature: float = key(1.0, "sample, mbr: softmax temperature", above=0.0)
+    top_k: int = key(0, "sample, mbr: only the k likeliest tokens; 0: all", low=0)
+    top_p: float = key(1.0, "sample, mbr: smallest set of this probability", above=0.0, high=1.0)
+    seed: int = key(1, "sample, mbr: seed of the draws", low=0)
     replace_unknown: bool = key(False, "copy the most attended source word for every <unk>")
     batch_size: int = key(64, "sentences searched together", low=1)
 

@@ -96,6 +96,8 @@ def _cross_section_problems(config: Config) -> Iterator[str]:
         yield f"data.tgt: source and target are both '{data.src}'"
     if decode.method == "beam" and decode.nbest > decode.beam_size:
         yield f"decode.nbest: {decode.nbest} is more than decode.beam_size={decode.beam_size}"
+    if decode.method == "mbr" and decode.nbest > decode.samples:
+        yield f"decode.nbest: {decode.nbest} is more than decode.samples={decode.samples}"
     if decode.method == "greedy" and decode.nbest > 1:
         yield "decode.nbest: greedy search has one hypothesis; use decode.method=beam or sample"
     if decode.max_length_ratio == 0 and decode.max_length_extra == 0:

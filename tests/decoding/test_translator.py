@@ -14,6 +14,7 @@ import torch
 import tiny
 from dragoman.config import Config, CorpusConfig, DataConfig
 from dragoman.data.tokenizers import EOS, SPECIALS, UNK, Cutter, Tokenizer
+from dragoman.decoding.consensus import consensus
 from dragoman.decoding.search import search
 from dragoman.decoding.translator import Translator, choose_device, stream
 from dragoman.errors import DragomanError
@@ -158,3 +159,20 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     for wanted in ("cuda", "cuda:0", "cuda:7"):
         with pytest.raises(DragomanError, match=f"'{wanted}'.*no CUDA device.*use cpu"):
             choose_device(wanted)
+
+
+@pytest.mark.parametrize("nbest", [1, 3])
+def test_minimum_bayes_risk_returns_what_the_samples_agree_on(nbest: int) -> None:
+    options: dict[str, Any] = {"seed": 5, "top_k": 4}
+    lines = ["w4 w5 w6 w7 w8", "", "w7 w8 w4"]
+    drawn = translator().translate(lines, tiny.decode(method="sample", nbest=16, **options))
+    options |= {"method": "mbr", "samples": 16, "nbest": nbest}
+    found = translator().translate(lines, tiny.decode(**options))
+    assert [row[0].text for row in found][1] == ""
+    for samples, best in zip(drawn[::2], found[::2], strict=True):
+        texts = [sample.text for sample in samples]
+        places, expected = consensus(texts)
+        assert len(places) > nbest
+        assert [b.text for b in best] == [texts[place] for place in places[:nbest]]
+        assert [b.score for b in best] == expected[:nbest].tolist()
+        assert [b.log_prob for b in best] == [samples[p].log_prob for p in places[:nbest]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -16,6 +16,7 @@ from dragoman import settings
 from dragoman.config import Config, DecodeConfig, source_tag
 from dragoman.data.batching import Batch, collate, pad, ragged
 from dragoman.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer
+from dragoman.decoding.consensus import consensus
 from dragoman.decoding.forced import attention_weights, word_attention
 from dragoman.decoding.search import Hypothesis, search
 from dragoman.errors import DragomanError
@@ -89,14 +90,23 @@ class Translator:
                 )
                 rows[number] = row[:limit]
         out: list[list[Translation]] = [[Translation("", 0.0, 0.0)] for _ in lines]
+        drawing = decode
+        if decode.method == "mbr":
+            drawing = replace(decode, method="sample", nbest=decode.samples)
         # Sorted by length: batches without padding. Ties by position, so the order is the input's.
         todo = sorted((n for n, row in enumerate(rows) if row), key=lambda n: (-len(rows[n]), n))
         for start in range(0, len(todo), decode.batch_size):
             chosen = todo[start : start + decode.batch_size]
             src = [[*rows[number], EOS] for number in chosen]
             places = [first_line + number for number in chosen]
-            found = search(self.models, *self._pad(src), decode, places)
+            found = search(self.models, *self._pad(src), drawing, places)
             texts = self._texts(src, [lines[number] for number in chosen], found, decode)
+            if decode.method == "mbr":
+                for place, strings in enumerate(texts):
+                    ranked, expected = consensus(strings)
+                    best = list(zip(ranked, expected.tolist(), strict=True))[: decode.nbest]
+                    found[place] = [found[place][n]._replace(score=score) for n, score in best]
+                    texts[place] = [strings[n] for n, _ in best]
             for number, hypotheses, strings in zip(chosen, found, texts, strict=True):
                 out[number] = [
                     Translation(text, hypothesis.score, hypothesis.log_prob)
