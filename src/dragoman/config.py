@@ -233,6 +233,19 @@ class TrainConfig:
     r_drop: float = key(
         0.0, "R-Drop: weight of the divergence between two passes of a batch; 0: one pass", low=0.0
     )
+    risk: float = key(
+        0.0,
+        "minimum-risk training: weight of the expected 1 - sentence BLEU; cross-entropy has the "
+        "rest of 1",
+        low=0.0, high=1.0,
+    )  # fmt: skip
+    risk_samples: int = key(8, "translations sampled for a sentence, for its risk", low=2)
+    risk_sharpness: float = key(
+        0.05, "samples weigh in with their probability to this power", above=0.0
+    )
+    init_from: str | None = key(
+        None, "run whose weights training begins with (same model and vocabulary)"
+    )
     precision: str = key("float32", "autocast type (bf16: GPUs)", choices=("float32", "bf16"))
     compile: bool = key(False, "compile the Transformer first (torch.compile): for GPUs")
     fast: bool = key(True, "false: compute in the plainest way, to compare with")

@@ -25,8 +25,14 @@ from dragoman.runs import Run
 
 STEPS = 12
 SAMPLING = {"data__tokenizer__sampling_alpha": 0.3, "train__ema_decay": 0.9}
+EVERYTHING = {
+    "train__optimizer": "muon",
+    "train__r_drop": 1.0,
+    "train__risk": 0.5,
+    "train__risk_samples": 3,
+}
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "rnn": (tinyruns.RNN, {}),
+    "rnn": (tinyruns.RNN, EVERYTHING),
     "transformer": (tinyruns.TRANSFORMER, SAMPLING),
 }
 

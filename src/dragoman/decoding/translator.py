@@ -176,6 +176,12 @@ def stream(
         done += len(part)
 
 
+def same_tokens(mine: Tokenizer, theirs: Tokenizer) -> bool:
+    """Whether two vocabularies are the same tokens in the same order."""
+    every = list(range(len(mine)))
+    return len(mine) == len(theirs) and mine.tokens(every) == theirs.tokens(every)
+
+
 def load_model(
     checkpoint: Path, config: Config, vocabularies: tuple[int, int], weights: str
 ) -> nn.Module:
@@ -215,11 +221,7 @@ def load_translator(
         )
         if first is None:
             first = (config, *tokenizers)
-        elif any(
-            len(mine) != len(theirs) or mine.tokens(every) != theirs.tokens(every)
-            for mine, theirs in zip(first[1:], tokenizers, strict=True)
-            for every in [list(range(min(len(mine), len(theirs))))]
-        ):
+        elif not all(map(same_tokens, first[1:], tokenizers)):
             raise DragomanError(
                 f"{run.folder}: its vocabulary differs from that of {runs[0].folder}; "
                 "an ensemble needs runs with the same tokenizer"

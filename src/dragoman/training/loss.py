@@ -61,6 +61,16 @@ def sequence_loss(model: Seq2Seq, states_ND: Tensor, targets_N: Tensor, smoothin
     return _total(parts)
 
 
+@torch.no_grad()
+def target_log_probs(model: Seq2Seq, states_ND: Tensor, targets_N: Tensor) -> Tensor:
+    """Return the log-probability (N,) of every target."""
+    parts = []
+    for states, targets in zip(_chunks(states_ND[None]), _chunks(targets_N[None]), strict=True):
+        log_probs = _wide(model.project(states[0])).log_softmax(-1)
+        parts.append(log_probs.gather(1, targets[0][:, None])[:, 0])
+    return torch.cat(parts)
+
+
 def divergence(first_NV: Tensor, second_NV: Tensor) -> Tensor:
     """Return (KL(p || q) + KL(q || p)) / 2 of two log-distributions, summed over rows.
 
@@ -76,6 +86,7 @@ def loss_and_gradient(
     smoothing: float,
     divisor: float,
     r_drop: float = 0.0,
+    weights_N: Tensor | None = None,
 ) -> tuple[Loss, Tensor]:
     """Return the summed loss, and the gradient (N, D) of loss / divisor for the states.
 
@@ -83,17 +94,25 @@ def loss_and_gradient(
     model once more. All sums are then means of the two passes, and r_drop / 2 times their
     ``divergence`` is added (Liang et al. 2021, equation 4, halved).
 
+    With ``weights_N`` (and neither smoothing nor r_drop) each row's part of the gradient is
+    multiplied by its weight; the sums are not.
+
     The output layer's own gradient is left on its parameters. A model that is not ``fast`` has all
     logits at once and leaves the gradient to autograd, the plain form.
     """
+    assert weights_N is None or not (smoothing or r_drop)
     if model.fast:
-        return _Output(model.output, states_ND, targets_N, smoothing, divisor, r_drop).run()
+        output = _Output(model.output, states_ND, targets_N, smoothing, divisor, r_drop, weights_N)
+        return output.run()
     leaf = states_ND.detach().requires_grad_()
     log_probs = _wide(model.project(leaf)).log_softmax(-1)
     loss = _sums(log_probs, targets_N, smoothing)
     if r_drop:
         loss = _with_divergence(loss, log_probs, r_drop)
-    (loss.smoothed / divisor).backward()
+    weighted = loss.smoothed
+    if weights_N is not None:
+        weighted = -(log_probs.gather(1, targets_N[:, None])[:, 0] * weights_N).sum()
+    (weighted / divisor).backward()
     assert leaf.grad is not None
     return loss._replace(smoothed=loss.smoothed.detach()), leaf.grad
 
@@ -113,6 +132,7 @@ class _Output:
         smoothing: float,
         divisor: float,
         r_drop: float,
+        weights_N: Tensor | None,
     ) -> None:
         device = states_ND.device.type
         mixed = torch.is_autocast_enabled(device)
@@ -123,6 +143,8 @@ class _Output:
         self.smoothing, self.r_drop, self.wanted = smoothing, r_drop, states_ND.dtype
         self.passes = 2 if r_drop else 1
         self.divisor = divisor * self.passes
+        weights = states_ND.new_ones(len(states_ND)) if weights_N is None else weights_N
+        self.weights_N = weights.to(dtype)
 
     @torch.no_grad()
     def run(self) -> tuple[Loss, Tensor]:
@@ -131,17 +153,19 @@ class _Output:
         weight_grad, bias_grad = torch.zeros_like(self.weight_VD), torch.zeros_like(self.bias_V)
         # Rows that are compared with each other share a chunk: (passes, n, D) of (passes, N, D).
         chunks = [_chunks(x.unflatten(0, (self.passes, -1))) for x in (self.states_ND, gradient_ND)]
-        targets = _chunks(self.targets_N.unflatten(0, (self.passes, -1)))
+        targets, weights = (
+            _chunks(x.unflatten(0, (self.passes, -1))) for x in (self.targets_N, self.weights_N)
+        )
         buffer = self.states_ND.new_empty(targets[0].numel(), len(self.bias_V))
         parts = []
-        for chunk, gradient, target in zip(*chunks, targets, strict=True):
+        for chunk, gradient, target, weight in zip(*chunks, targets, weights, strict=True):
             x = chunk.flatten(0, 1)
             logits = torch.addmm(self.bias_V, x, self.weight_VD.t(), out=buffer[: len(x)])
             loss, wrong = self._backward(logits, target.flatten())
             parts.append(loss)
-            gradient.copy_((wrong @ self.weight_VD).view_as(gradient))
-            weight_grad.addmm_(wrong.t(), x)
-            bias_grad += wrong.sum(0)
+            gradient.copy_((wrong @ self.weight_VD).view_as(gradient)).mul_(weight[:, :, None])
+            weight_grad.addmm_(wrong.t(), (chunk * weight[:, :, None]).flatten(0, 1))
+            bias_grad.addmv_(wrong.t(), weight.flatten())
         for parameter, found in ((self.layer.weight, weight_grad), (self.layer.bias, bias_grad)):
             found = found[: self.vocab].to(parameter.dtype)
             parameter.grad = found if parameter.grad is None else parameter.grad + found

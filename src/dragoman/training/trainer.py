@@ -7,10 +7,11 @@ that was killed goes on as if nothing had happened, and ranks draw what one proc
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import record_function
 
 from dragoman import settings
@@ -19,16 +20,17 @@ from dragoman.data.batching import Batch, BatchOrder, BatchStream, Bucket
 from dragoman.data.corpora import corpus_fingerprint
 from dragoman.data.draws import seed_of
 from dragoman.data.encoded import build_training_set, train_or_load_tokenizers
-from dragoman.decoding.translator import choose_device
+from dragoman.decoding.translator import choose_device, load_translator, same_tokens
 from dragoman.errors import DragomanError
 from dragoman.models.seq2seq import Seq2Seq, build_model
-from dragoman.models.weights import Tensors
+from dragoman.models.weights import Tensors, load_weights, weights_of
 from dragoman.reporting.board import Board
-from dragoman.runs import Run, check_resume
+from dragoman.runs import Run, check_resume, find_run
 from dragoman.training.checkpoint import TrainState, restore, save_checkpoint
 from dragoman.training.distributed import Ranks, local_device
 from dragoman.training.loss import loss_and_gradient
 from dragoman.training.optimisation import OPTIMIZERS, MovingAverage, average, clip_gradients
+from dragoman.training.risk import candidates, risk_backward, sampling
 from dragoman.training.runlog import RunLog
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
 from dragoman.training.validation import Figures, Validator, weights_in
@@ -59,6 +61,8 @@ class Trainer:
         self.module.to(self.device)
         self.model = cast(Seq2Seq, self.module)
         self.model.fast = train.fast
+        if train.init_from and not run.has_checkpoint():
+            self._begin_with(find_run(train.init_from))
         # Lengths differ from batch to batch: one kernel for all of them, not one for each.
         compiled = torch.compile(self.module, dynamic=True) if train.compile else self.module
         self.forward = cast(Seq2Seq, compiled)
@@ -84,6 +88,16 @@ class Trainer:
             )
             for corpus in data.corpora
         }
+
+    def _begin_with(self, other: Run) -> None:
+        """Take over the weights of another run, those that validation scored."""
+        theirs = load_translator([other], device="cpu")
+        if not all(map(same_tokens, self.tokenizers, (theirs.src_tokenizer, theirs.tgt_tokenizer))):
+            raise DragomanError(
+                f"train.init_from: {other.folder} has another vocabulary; data.tokenizer and "
+                "data.corpora must be as there"
+            )
+        load_weights(self.module, weights_of(cast(nn.Module, theirs.models[0])), other.folder)
 
     def _resume(self) -> None:
         folder = self.run.checkpoint("last")
@@ -119,17 +133,36 @@ class Trainer:
                     states,
                     batch.targets_N,
                     train.label_smoothing,
-                    divisor=total,
+                    divisor=total / (1 - train.risk) if train.risk < 1 else math.inf,
                     r_drop=train.r_drop,
                 )
             with record_function("backward"):
                 states.backward(gradient)
             sums += torch.stack([loss.smoothed, loss.nll, loss.correct.float()])
+            if train.risk:
+                with record_function("risk"):
+                    risk = self.risk(buckets, index)
+                sums[0] += train.risk * (risk * total - loss.smoothed)
         with record_function("update"):
             norm = self.update(number, buckets, sums)
         self.state.step = number
         self.state.target_tokens += total
         return {"sums": sums / total, "norm": norm}
+
+    def risk(self, buckets: list[Bucket], index: int) -> Tensor:
+        """Add the gradient of a micro-batch's risk; return its part of the mean of the step."""
+        train, sentences = self.config.train, sum(len(bucket.pairs) for bucket in buckets)
+        batch = self.order.fetch(buckets[index]).to(self.device)
+        seed = seed_of(self.config.seed, "samples", self.state.step + 1, index)
+        decode = sampling(self.config.decode, train, seed)
+        self.module.eval()
+        drawn = candidates(self.model, batch, self.tokenizers[1], decode)
+        self.module.train()
+        with self.autocast():
+            risk = risk_backward(
+                self.model, self.forward, *drawn, train.risk_sharpness, sentences / train.risk
+            )
+        return risk / sentences
 
     def fetch(self, bucket: Bucket) -> Batch:
         """Return a batch on the device; with R-Drop its sentences come twice."""
