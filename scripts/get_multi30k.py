@@ -26,6 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--from", dest="folder", type=Path, help="copy from this local folder, not the network"
     )
+    parser.add_argument(
+        "--no-monolingual",
+        action="store_true",
+        help="leave out the independent captions (task2, beside the folder)",
+    )
     parser.add_argument("--url", default=multi30k.URL, help="address to fetch from (%(default)s)")
     options = parser.parse_args(arguments)
     try:
@@ -37,13 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder=options.folder,
             say=lambda line: print(line, flush=True),
         )
+        print(f"{len(present)} files of Multi30k are in {options.root}")
+        if options.splits is None and not options.no_monolingual:
+            own, beside = options.folder, options.root.parent / "task2"
+            present = multi30k.fetch_monolingual(
+                beside,
+                options.languages,
+                url=options.url.replace("task1", "task2"),
+                folder=None if own is None else own.resolve().parent / "task2",
+                say=lambda line: print(line, flush=True),
+            )
+            print(f"{len(present)} files of monolingual captions are in {beside}")
     except DragomanError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    print(f"{len(present)} files of Multi30k are in {options.root}")
     return 0
 
 

@@ -183,6 +183,33 @@ def translate(arguments: argparse.Namespace) -> None:
             out.flush()
 
 
+def backtranslate(arguments: argparse.Namespace) -> None:
+    """Make sentence pairs of monolingual text."""
+    from dragoman.decoding.synthetic import write_pairs
+
+    translator, runs, config = _load(arguments)
+    output = Path(arguments.output)
+    origin = {
+        "runs": [run.name for run in runs],
+        "checkpoint": [run.checkpoint(arguments.checkpoint).name for run in runs],
+        "weights": arguments.weights or "as validated",
+    }
+    with tqdm(unit=" sentences", desc="translating", disable=None, leave=False) as bar:
+        inputs = [Path(name) for name in arguments.input]
+        write_pairs(translator, inputs, output, config.decode, origin, print, bar.update)
+    src, tgt = config.data.src, config.data.tgt
+    languages = f"src: {tgt}, tgt: {src}"
+    print(
+        f"written to {output}.{src} and {output}.{tgt}\n"
+        f"to train {tgt}->{src} on them too (back-translation; for {src}->{tgt}, self-training, "
+        "swap the languages):\n"
+        f"  data.src={tgt} data.tgt={src} "
+        f"'+data.files.synthetic=\"{output.resolve()}.{{lang}}\"' "
+        f"data.corpora='[{{source: {config.data.name}, {languages}}}, "
+        f"{{source: files, split: synthetic, {languages}}}]'"
+    )
+
+
 def attention(arguments: argparse.Namespace) -> None:
     """Draw the attention of a sentence, or measure its alignments on the embedded corpus."""
     from dragoman.data.corpora import read_pairs
@@ -264,6 +291,11 @@ def parser() -> argparse.ArgumentParser:
     sub = command("translate", translate, "translate standard input (or a file) line by line")
     sub.add_argument("--input", metavar="FILE", help="default: standard input")
     sub.add_argument("--output", metavar="FILE", help="default: standard output")
+    sub = command("backtranslate", backtranslate, "make sentence pairs of monolingual text")
+    sub.add_argument("--input", metavar="FILE", nargs="+", required=True,
+                     help="text in the run's source language, plain or .gz")  # fmt: skip
+    sub.add_argument("--output", metavar="PREFIX", required=True,
+                     help="writes PREFIX.<language>, for both languages")  # fmt: skip
     sub = command("attention", attention, "draw the attention of a sentence as a heat map (PNG)")
     sub.add_argument("--sentence", help="source sentence; default: the first of validation")
     sub.add_argument("--target", help="draw this translation instead of the model's own")

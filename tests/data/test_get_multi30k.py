@@ -18,7 +18,10 @@ from dragoman.data import multi30k
 from dragoman.errors import DragomanError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "get_multi30k.py"
-CONTENT = {name: f"content of {name}\n".encode() * 99 for name in multi30k.CHECKSUMS}
+CONTENT = {
+    name: f"content of {name}\n".encode() * 99
+    for name in (*multi30k.CHECKSUMS, *multi30k.MONOLINGUAL_CHECKSUMS)
+}
 DE = "val.de.gz"
 
 
@@ -74,7 +77,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name, content in CONTENT.items():
-        monkeypatch.setitem(multi30k.CHECKSUMS, name, hashlib.sha256(content).hexdigest())
+        sums = multi30k.CHECKSUMS if name in multi30k.CHECKSUMS else multi30k.MONOLINGUAL_CHECKSUMS
+        monkeypatch.setitem(sums, name, hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(multi30k, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Server() as running:
@@ -137,7 +141,8 @@ def test_unknown_selections_are_refused() -> None:
 def test_everything_is_fetched_once(server: Server, tmp_path: Path) -> None:
     root, said = tmp_path / "new" / "raw", list[str]()
     present = get(server, root, said, languages=None, splits=None)
-    assert {path.name: path.read_bytes() for path in present} == CONTENT
+    parallel = {name: CONTENT[name] for name in multi30k.CHECKSUMS}
+    assert {path.name: path.read_bytes() for path in present} == parallel
     assert {path.name for path in root.iterdir()} == set(CONTENT)
     assert len(said) == 22
     assert said[0].startswith("[1/22] train.de.gz: fetched")
@@ -328,6 +333,28 @@ def test_the_script_fetches(
     assert "[4/4] train.en.gz: fetched" in printed.out
     assert printed.out.endswith(f"4 files of Multi30k are in {tmp_path}\n")
     assert printed.err == ""
+
+
+def test_the_script_also_fetches_the_monolingual_captions(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = server.url.replace("/raw", "/task1/raw")
+    assert main("--root", tmp_path / "raw", "--url", address, "--languages", "en", "fr") == 0
+    names = {path.name for path in (tmp_path / "task2").iterdir()}
+    assert names == {f"train.{number}.en.gz" for number in range(1, 6)}
+    out = capsys.readouterr().out
+    assert out.endswith(f"5 files of monolingual captions are in {tmp_path / 'task2'}\n")
+    assert main("--root", tmp_path / "only", "--url", address, "--no-monolingual") == 0
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["raw", "task2", "only"]
+    # From a local copy, beside it; one without them is enough.
+    copy = tmp_path / "copy"
+    assert main("--root", copy / "raw", "--from", tmp_path / "raw") == 0
+    assert {path.name for path in (copy / "task2").iterdir()} == names
+    capsys.readouterr()
+    (tmp_path / "task2").rename(tmp_path / "gone")
+    assert main("--root", tmp_path / "less" / "raw", "--from", tmp_path / "raw") == 0
+    assert "so the monolingual captions are left out" in capsys.readouterr().out
+    assert not (tmp_path / "less" / "task2").exists()
 
 
 def test_the_script_stops_cleanly_when_interrupted(

@@ -33,6 +33,7 @@ SPLITS = (
     "test_2018_flickr",
 )
 URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
+MONOLINGUAL_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task2/raw"
 ATTEMPTS = 3
 BACKOFF_SECONDS = 1.0  # doubled after every attempt
 TIMEOUT_SECONDS = 30.0
@@ -170,6 +171,47 @@ def fetch(
             wrong checksum, and a folder or disk that cannot be read or written.
     """
     names = wanted_files(languages, splits)
+    present = _bring(names, root, url, folder, splits is not None, say)
+    for language in languages or ():
+        if not any(path.name.endswith(f".{language}.gz") for path in present):
+            raise DragomanError(f"{folder}: holds no file of Multi30k in language '{language}'")
+    if not present:
+        raise DragomanError(f"{folder}: holds no file of Multi30k, such as {names[0]}")
+    return present
+
+
+def fetch_monolingual(
+    root: Path,
+    languages: Sequence[str] | None = None,
+    *,
+    url: str = MONOLINGUAL_URL,
+    folder: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Bring the independent captions of the training pictures into ``root``, as ``fetch`` does.
+
+    There are some in German and in English; a ``folder`` that is not there is passed over.
+    """
+    names = [
+        name
+        for name in MONOLINGUAL_CHECKSUMS
+        if languages is None or name.split(".")[2] in languages
+    ]
+    if folder is not None and not folder.is_dir():
+        say(f"{folder}: not there, so the monolingual captions are left out")
+        return []
+    return _bring(names, root, url, folder, False, say)
+
+
+def _bring(
+    names: Sequence[str],
+    root: Path,
+    url: str,
+    folder: Path | None,
+    required: bool,
+    say: Callable[[str], None],
+) -> list[Path]:
+    """Fetch or copy files by name; ``required`` ones must be in ``folder``."""
     if folder is not None and not folder.is_dir():
         raise DragomanError(f"{folder}: no such folder to take Multi30k from")
     if folder is None and not url.lower().startswith(("http://", "https://")):
@@ -185,17 +227,12 @@ def fetch(
         elif (folder / name).exists():
             _copy(folder / name, path)
             say(f"{step}: copied, checksum right")
-        elif splits is not None:
+        elif required:
             raise DragomanError(f"{folder / name}: no such file")
         else:
             say(f"{step}: skipped, {folder} does not have it")
             continue
         present.append(path)
-    for language in languages or ():
-        if not any(path.name.endswith(f".{language}.gz") for path in present):
-            raise DragomanError(f"{folder}: holds no file of Multi30k in language '{language}'")
-    if not present:
-        raise DragomanError(f"{folder}: holds no file of Multi30k, such as {names[0]}")
     return present
 
 
@@ -208,13 +245,18 @@ def _writing(path: Path) -> Iterator[None]:
         raise DragomanError(f"{path}: cannot be written ({problem.strerror or problem})") from None
 
 
+def _checksum(path: Path) -> str:
+    """Return the sum a file must have; no name is used twice in the two tasks."""
+    return CHECKSUMS.get(path.name) or MONOLINGUAL_CHECKSUMS[path.name]
+
+
 def _already_right(path: Path, say: Callable[[str], None]) -> bool:
     """Tell whether ``path`` is in place and right; remove it where it is wrong."""
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         return False
-    if sha256_of(path) == CHECKSUMS[path.name]:
+    if sha256_of(path) == _checksum(path):
         return True
     say(f"{path}: wrong checksum; it is fetched anew")
     with _writing(path):
@@ -224,7 +266,7 @@ def _already_right(path: Path, say: Callable[[str], None]) -> bool:
 
 def _accept(part: Path, path: Path) -> bool:
     """Give ``part`` its final name if its sum is right; remove it if not."""
-    right = sha256_of(part) == CHECKSUMS[path.name]
+    right = sha256_of(part) == _checksum(path)
     with _writing(path):
         if right:
             os.replace(part, path)

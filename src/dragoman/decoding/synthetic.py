@@ -1,0 +1,150 @@
+"""Sentence pairs made of monolingual text: back-translation and self-training.
+
+A run translates real text. For a model of the opposite direction these are pairs with a real target
+side (Sennrich et al. 2016b), for one of the same direction pairs with a real source side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dragoman.config import DecodeConfig
+from dragoman.data.corpora import read_pairs, splits_of
+from dragoman.data.textfiles import read_lines, sha256_of
+from dragoman.decoding.translator import Translator
+from dragoman.errors import DragomanError
+from dragoman.files import write_atomic
+
+CHUNK = 2048  # lines translated between two writes: as many are lost at most
+
+
+class Counts(NamedTuple):
+    """What became of the lines of monolingual text."""
+
+    read: int
+    empty: int
+    repeated: int
+    held_out: int  # also in a validation or test split
+    kept: int
+
+
+def plain(line: str) -> str:
+    """Return what two lines share that differ in case and spaces alone."""
+    return " ".join(line.split()).casefold()
+
+
+def held_out(translator: Translator) -> set[str]:
+    """Return the source lines of every split but the training ones."""
+    data = translator.config.data
+    trained = {corpus.split for corpus in data.corpora if corpus.source == data.name}
+    found: set[str] = set()
+    for split in splits_of(data):
+        if split not in trained:
+            try:
+                found.update(map(plain, read_pairs(data, split)[0]))
+            except DragomanError:  # a test set that is not here cannot be compared with
+                continue
+    return found
+
+
+def clean(lines: Iterator[str], kept_out: set[str]) -> tuple[list[str], Counts]:
+    """Return the lines worth translating: not empty, not twice, in no validation or test split."""
+    seen: set[str] = set()
+    kept: list[str] = []
+    read = empty = repeated = out = 0
+    for line in lines:
+        read += 1
+        text = plain(line)
+        if not text:
+            empty += 1
+        elif text in kept_out:
+            out += 1
+        elif text in seen:
+            repeated += 1
+        else:
+            seen.add(text)
+            kept.append(line.strip())
+    return kept, Counts(read, empty, repeated, out, len(kept))
+
+
+def _lines_in(path: Path) -> int:
+    """Return how many whole lines a file holds, and cut off what follows the last."""
+    if not path.exists():
+        return 0
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        path.write_bytes(data[:whole])
+    return data.count(b"\n")
+
+
+def _cut(path: Path, count: int) -> None:
+    if path.exists():
+        lines = path.read_bytes().split(b"\n")[:count]
+        path.write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def write_pairs(
+    translator: Translator,
+    inputs: Sequence[Path],
+    output: Path,
+    decode: DecodeConfig,
+    origin: dict[str, Any],
+    say: Callable[[str], object] = print,
+    progress: Callable[[int], object] | None = None,
+) -> Counts:
+    """Write ``<output>.<src>`` with the lines of ``inputs`` and ``<output>.<tgt>``, line by line.
+
+    A run that was interrupted goes on where it stopped; ``<output>.json`` says what was done.
+
+    Raises:
+        DragomanError: if a file cannot be read or written, or the pairs there are of another run,
+            text or search.
+    """
+    data = translator.config.data
+    note = output.with_name(f"{output.name}.json")
+    sides = [output.with_name(f"{output.name}.{code}") for code in (data.src, data.tgt)]
+    lines, counts = clean(
+        (line for path in inputs for line in read_lines(path)), held_out(translator)
+    )
+    said = {
+        **origin,
+        "inputs": {path.name: sha256_of(path) for path in inputs},
+        "decoding": asdict(decode),
+        "counts": counts._asdict(),
+        "lines": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+    }
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if note.exists() and json.loads(note.read_text(encoding="utf-8")) != said:
+            raise DragomanError(
+                f"{note}: the pairs there were made of another run, text or search; "
+                "remove them or choose another --output"
+            )
+        done = min(map(_lines_in, sides)) if note.exists() else 0
+        for path in sides:
+            _cut(path, done)
+        write_atomic(note, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
+        say(
+            f"{counts.kept:,} of {counts.read:,} lines ({counts.empty:,} empty, "
+            f"{counts.repeated:,} repeated, {counts.held_out:,} of validation or test left out)"
+            + (f"; going on after {done:,}" if done else "")
+        )
+        todo = islice(lines, done, None)
+        with sides[0].open("ab") as src, sides[1].open("ab") as tgt:
+            while part := list(islice(todo, CHUNK)):
+                found = translator.translate(part, decode, done + 1, progress)
+                texts = [" ".join(best[0].text.split()) for best in found]
+                for stream, rows in ((src, part), (tgt, texts)):
+                    stream.write("".join(f"{row}\n" for row in rows).encode())
+                    stream.flush()
+                done += len(part)
+    except OSError as problem:
+        raise DragomanError(f"{output}: cannot be written ({problem.strerror})") from None
+    return counts

@@ -1,0 +1,100 @@
+"""`dragoman backtranslate`: which lines are kept, what is written, going on, using it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+import tinyruns
+from dragoman.cli import main
+from dragoman.compose import compose_config
+from dragoman.data.corpora import iter_pairs
+from dragoman.data.textfiles import read_lines
+from dragoman.decoding import synthetic
+
+WORDS = ["ein", "kleiner", "hund", "läuft", "im", "park", "am", "strand", "frau", "spielt"]
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tinyruns.trained(tmp_path_factory)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def text(folder: Path, count: int = 30) -> tuple[list[str], list[str]]:
+    """Write monolingual text in two files; return their names and the lines worth keeping."""
+    lines = [" ".join(WORDS[n % 7 : n % 7 + 2 + n % 3]) + f" {WORDS[n % 10]}" for n in range(count)]
+    lines = list(dict.fromkeys(lines))
+    (folder / "one.txt").write_text("\n".join([*lines[:9], "", lines[2].upper(), "  "]) + "\n")
+    with gzip.open(folder / "two.txt.gz", "wt") as stream:
+        test = next(iter(read_lines(Path("text/test.de"))))
+        stream.write("\n".join([test.upper(), *lines[9:], f" {lines[4]}  "]) + "\n")
+    return [str(folder / "one.txt"), str(folder / "two.txt.gz")], lines
+
+
+def command(inputs: list[str], output: Path, *more: str) -> int:
+    return main(["backtranslate", "one", "--input", *inputs, "--output", str(output), *more])
+
+
+def test_it_translates_every_line_worth_it_and_says_how_to_train_on_the_pairs(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, lines = text(tmp_path)
+    assert command(inputs, tmp_path / "new" / "pairs", "decode.method=greedy") == 0
+    out = capsys.readouterr().out
+    kept = list(read_lines(tmp_path / "new" / "pairs.de"))
+    assert kept == lines
+    joined = tmp_path / "joined.txt"
+    joined.write_text("\n".join(lines) + "\n")
+    assert main(["translate", "one", "--input", str(joined), "decode.method=greedy"]) == 0
+    assert list(read_lines(tmp_path / "new" / "pairs.en")) == capsys.readouterr().out.splitlines()
+    counts = json.loads((tmp_path / "new" / "pairs.json").read_text())["counts"]
+    assert counts == {"read": len(lines) + 5, "empty": 2, "repeated": 2, "held_out": 1,
+                      "kept": len(lines)}  # fmt: skip
+    # The overrides it prints are ones that training takes.
+    overrides = shlex.split(next(row for row in out.splitlines() if "data.corpora=" in row))
+    config, _ = compose_config(tinyruns.CONFIGS, ["data=files", *overrides])
+    assert (config.data.src, config.data.tgt) == ("en", "de")
+    pairs = list(iter_pairs(config.data, config.data.corpora[1]))
+    assert [tgt for _, tgt in pairs] == kept
+
+
+def test_it_goes_on_where_it_was_stopped(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(synthetic, "CHUNK", 4)
+    inputs, lines = text(tmp_path)
+    assert command(inputs, tmp_path / "whole") == 0
+    assert command(inputs, tmp_path / "parts") == 0
+    files = {code: (tmp_path / f"whole.{code}").read_bytes() for code in ("de", "en")}
+    # As if killed: one file ahead of the other, which ends within a line.
+    ahead, behind = (tmp_path / f"parts.{code}" for code in ("de", "en"))
+    ahead.write_bytes(b"".join(files["de"].splitlines(keepends=True)[:8]))
+    behind.write_bytes(b"".join(files["en"].splitlines(keepends=True)[:6]) + b"a litt")
+    capsys.readouterr()
+    assert command(inputs, tmp_path / "parts") == 0
+    assert "going on after 6" in capsys.readouterr().out
+    assert ahead.read_bytes() == files["de"]
+    assert behind.read_bytes() == files["en"]
+    assert len(lines) > 8
+
+
+def test_pairs_of_another_search_are_not_mixed(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, _ = text(tmp_path)
+    assert command(inputs, tmp_path / "pairs") == 0
+    before = (tmp_path / "pairs.en").read_bytes()
+    capsys.readouterr()
+    assert command(inputs, tmp_path / "pairs", "decode.beam_size=3") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'pairs.json'}: the pairs there were made of")
+    assert error.count("\n") == 1
+    assert (tmp_path / "pairs.en").read_bytes() == before
+    assert command([str(tmp_path / "none.txt")], tmp_path / "other") == 2
+    assert "none.txt: no such file" in capsys.readouterr().err
