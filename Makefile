@@ -20,7 +20,7 @@ SPLIT      ?=
 ARGS       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint data train eval translate attention tensorboard bench bench-quick clean
+.PHONY: help setup demo test test-slow lint data train eval translate attention tensorboard results bench bench-quick clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [EXPERIMENT=... RUN=... SPLIT=... ARGS=...]"
@@ -78,6 +78,9 @@ attention: $(VENV)/.ready  ## draw the attention of RUN (ARGS='--sentence "..."'
 
 tensorboard: $(VENV)/.ready  ## watch all runs in TensorBoard
 	@$(BIN)/tensorboard --logdir checkpoints $(ARGS)
+
+results: $(VENV)/.ready  ## train what is missing of docs/results.md (ARGS="--list" says what)
+	@$(BIN)/python scripts/results.py $(if $(MULTI30K),data.root=$(MULTI30K)) $(ARGS)
 
 bench: $(VENV)/.ready  ## speed beside other tools, 40 minutes (SUITE=training, recurrent, decoding)
 	@$(BIN)/python scripts/benchmark.py --suite $(SUITE) --out docs/benchmarks $(if $(MULTI30K),--multi30k $(MULTI30K)) $(ARGS)

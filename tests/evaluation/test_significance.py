@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
@@ -10,7 +11,13 @@ from sacrebleu.significance import PairedTest
 
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import METRICS
-from dragoman.evaluation.significance import TESTS, compare
+from dragoman.evaluation.significance import (
+    TESTS,
+    compare,
+    paired_bootstrap,
+    paired_bootstrap_of_means,
+    resampled_means,
+)
 
 WORDS = ["ein", "mann", "eine", "frau", "steht", "vor", "dem", "haus", "und", "liest", "im", "gras"]
 
@@ -104,3 +111,17 @@ def test_refusals(references: list[str]) -> None:
         compare(references, references[1:], references, "de", ["bleu"])
     with pytest.raises(DragomanError, match="0 hypotheses"):
         compare([], [], [], "de")
+
+
+def test_means_over_runs_are_resampled_together(references: list[str]) -> None:
+    a, b, c = (METRICS["bleu"](system(references, share, seed), references, "de")
+               for share, seed in ((0.2, 1), (0.3, 2), (0.45, 3)))  # fmt: skip
+    alone = [resampled_means([[run]])[0] for run in (a, b, c)]
+    first, second = resampled_means([[a, b], [c]])
+    assert first == pytest.approx((alone[0] + alone[1]) / 2)
+    assert second == pytest.approx(alone[2])
+    assert len(first) == 1000
+    assert np.std(first) > 0
+    assert paired_bootstrap_of_means([a], [b]) == paired_bootstrap(a, b)
+    assert paired_bootstrap_of_means([a, b], [c]) < 0.01
+    assert paired_bootstrap_of_means([a, c], [c, a]) == 1

@@ -32,6 +32,32 @@ def _p_value(resampled: FloatArray, observed: float) -> float:
     return float((np.sum(resampled >= observed) + 1) / (len(resampled) + 1))
 
 
+def resampled_means(
+    systems: Sequence[Sequence[MetricResult]], samples: int = SAMPLES, seed: int = SEED
+) -> list[FloatArray]:
+    """Return each system's score, the mean over its runs, on the same resamples (R)."""
+    runs = [run for system in systems for run in system]
+    sums = bootstrap_sums(np.hstack([run.statistics for run in runs]), samples, seed)
+    parts = iter(np.split(sums, np.cumsum([run.statistics.shape[1] for run in runs])[:-1], axis=1))
+    return [np.mean([run.aggregate(next(parts)) for run in system], axis=0) for system in systems]
+
+
+def paired_bootstrap_of_means(
+    a: Sequence[MetricResult],
+    b: Sequence[MetricResult],
+    samples: int = SAMPLES,
+    seed: int = SEED,
+) -> float:
+    """Return the p-value of paired bootstrap resampling of two means over runs.
+
+    The sentences are resampled, the runs are not: seeds are what the standard deviation is for.
+    """
+    first, second = resampled_means([a, b], samples, seed)
+    differences = np.abs(first - second)
+    observed = np.mean([run.score for run in a]) - np.mean([run.score for run in b])
+    return _p_value(differences - differences.mean(), abs(float(observed)))
+
+
 def paired_bootstrap(
     a: MetricResult, b: MetricResult, samples: int = SAMPLES, seed: int = SEED
 ) -> float:
@@ -40,10 +66,7 @@ def paired_bootstrap(
     ``a`` and ``b`` are results of one metric on the same references. The absolute differences of
     the resamples, less their mean, stand for the null hypothesis.
     """
-    width = a.statistics.shape[1]
-    sums = bootstrap_sums(np.hstack([a.statistics, b.statistics]), samples, seed)
-    differences = np.abs(a.aggregate(sums[:, :width]) - b.aggregate(sums[:, width:]))
-    return _p_value(differences - differences.mean(), abs(a.score - b.score))
+    return paired_bootstrap_of_means([a], [b], samples, seed)
 
 
 def approximate_randomization(

@@ -1,0 +1,71 @@
+"""The results table: it says what its evidence says, and trains what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+import tinyruns
+
+MULTI30K = Path(os.environ.get("MULTI30K", tinyruns.ROOT / "data" / "multi30k" / "raw"))
+
+
+@pytest.fixture
+def results() -> ModuleType:
+    path = tinyruns.ROOT / "scripts" / "results.py"
+    spec = importlib.util.spec_from_file_location("results", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(not (MULTI30K / "val.de.gz").exists(), reason="needs Multi30k")
+def test_the_page_is_what_its_evidence_gives(results: ModuleType) -> None:
+    page = (tinyruns.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page == results.table(results.read_rows(), MULTI30K)
+
+
+@pytest.mark.slow
+def test_missing_runs_are_trained_scored_and_collected(
+    results: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tinyruns.write_pairs(tmp_path / "text")
+    args = tinyruns.overrides(tmp_path, tinyruns.TRANSFORMER, train__max_steps=4)
+    args = [word for word in args if not word.startswith(("run_name=", "checkpoint_dir="))]
+    rows = [{"row": "small", "args": args, "seeds": [1, 2]},
+            {"row": "large", "args": args, "seeds": [1], "gpu": True}]  # fmt: skip
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(rows))
+    monkeypatch.setattr(results, "ROWS", tmp_path / "rows.yaml")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "docs" / "results")
+    monkeypatch.setattr(results, "SPLIT", "test")
+    own = [f"checkpoint_dir={tmp_path / 'runs'}", f"data.root={tmp_path / 'text'}"]
+    results.main(["--jobs", "2", *own])
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "* large: seed 1" in page
+    scores = []
+    for seed in (1, 2):
+        folder = tmp_path / "docs" / "results" / "small" / str(seed)
+        assert {"config.yaml", "train.jsonl", "run.json", "scores.val.json",
+                "hypotheses.test.txt"} <= {path.name for path in folder.iterdir()}  # fmt: skip
+        scores.append(json.loads((folder / "scores.test.json").read_text())["bleu"]["score"])
+    assert f"**{sum(scores) / 2:.2f} (sd" in page
+    assert "| 1, 2 |" in page
+    # What is there is not trained again, and a changed hypothesis is noticed.
+    capsys.readouterr()
+    results.main(own)
+    assert "train.py" not in capsys.readouterr().out
+    (folder / "hypotheses.test.txt").write_text("changed\n" * 8)
+    with pytest.raises(SystemExit):
+        results.main(own)
+    assert "the hypotheses score" in capsys.readouterr().err
