@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import html
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -295,3 +297,31 @@ def test_train_sweeps_resumes_and_writes_nothing_elsewhere(tmp_path: Path) -> No
     assert "nothing to do" in again.stderr
     assert runs[1].name in again.stderr
     assert {name for name in everything(tmp_path) - before if "tfevents" not in name} == set()
+
+
+def test_a_report_is_one_page_that_needs_nothing_else(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run in ("one", "two"):
+        assert main(["evaluate", run, "--split", "test"]) == 0
+    page = tmp_path / "page.html"
+    assert (
+        main(["report", "one", "--split", "test", "--compare", "two", "--output", str(page)]) == 0
+    )
+    assert f"written to {page}" in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    for source, hypothesis in zip(
+        sources(home), read_hypotheses(home / "checkpoints/one/hypotheses.test.txt"), strict=True
+    ):
+        assert html.escape(source) in text
+        assert html.escape(hypothesis) in text
+    scores = json.loads((home / "checkpoints/one/scores.test.json").read_text())
+    assert f"{scores['bleu']['score']:.2f}" in text
+    assert scores["bleu"]["signature"] in text
+    assert text.count("data:image/png;base64,") == 1 + 3
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert "Beside two" in text
+    assert main(["report", "words", "--split", "test"]) == 2
+    error = capsys.readouterr().err
+    assert "dragoman evaluate" in error
+    assert error.count("\n") == 1

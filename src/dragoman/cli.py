@@ -210,6 +210,30 @@ def backtranslate(arguments: argparse.Namespace) -> None:
     )
 
 
+def make_report(arguments: argparse.Namespace) -> None:
+    """Write one HTML page about a run and its translations of a split."""
+    from dragoman.data.corpora import read_pairs
+    from dragoman.evaluation.scores import read_hypotheses, read_scores
+    from dragoman.files import write_atomic
+    from dragoman.reporting.breakdown import sentences_of
+    from dragoman.reporting.report import report_page
+
+    translator, runs, config = _load(arguments)
+    folder, split = runs[0].folder, arguments.split or config.data.validation_split
+    sources, references = read_pairs(config.data, split)
+    scores = read_scores(folder, split)
+    hypotheses = read_hypotheses(folder / f"hypotheses.{split}.txt")
+    other = None
+    if arguments.compare is not None:
+        rival = find_run(arguments.compare)
+        theirs = read_hypotheses(rival.folder / f"hypotheses.{split}.txt")
+        other = (rival.name, sentences_of(sources, theirs, references))
+    found = sentences_of(sources, hypotheses, references)
+    path = Path(arguments.output or folder / f"report.{split}.html")
+    write_atomic(path, report_page(translator, folder, split, scores, found, other))
+    print(f"written to {path}")
+
+
 def attention(arguments: argparse.Namespace) -> None:
     """Draw the attention of a sentence, or measure its alignments on the embedded corpus."""
     from dragoman.data.corpora import read_pairs
@@ -296,6 +320,10 @@ def parser() -> argparse.ArgumentParser:
                      help="text in the run's source language, plain or .gz")  # fmt: skip
     sub.add_argument("--output", metavar="PREFIX", required=True,
                      help="writes PREFIX.<language>, for both languages")  # fmt: skip
+    sub = command("report", make_report, "write a page (HTML) about a run that was evaluated")
+    sub.add_argument("--split", help="default: the validation split")
+    sub.add_argument("--compare", metavar="RUN_B", help="another evaluated run beside it")
+    sub.add_argument("--output", metavar="HTML", help="default: in the run folder")
     sub = command("attention", attention, "draw the attention of a sentence as a heat map (PNG)")
     sub.add_argument("--sentence", help="source sentence; default: the first of validation")
     sub.add_argument("--target", help="draw this translation instead of the model's own")

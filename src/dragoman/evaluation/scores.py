@@ -68,6 +68,26 @@ def write_scores(
     return path
 
 
+def read_scores(folder: Path, split: str) -> dict[str, Any]:
+    """Read ``scores.<split>.json`` of a run folder.
+
+    Raises:
+        DragomanError: if it is not there or not readable.
+    """
+    path = folder / f"scores.{split}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DragomanError(
+            f"{path}: no such file; `dragoman evaluate {folder} --split {split}` makes it"
+        ) from None
+    except (OSError, ValueError) as problem:
+        raise DragomanError(f"{path}: cannot be read ({problem})") from None
+    if not isinstance(content, dict):
+        raise DragomanError(f"{path}: not a score file")
+    return content
+
+
 def write_hypotheses(folder: Path, split: str, hypotheses: Sequence[str]) -> Path:
     """Write ``hypotheses.<split>.txt``, one line per source line; return its path.
 

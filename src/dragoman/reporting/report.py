@@ -1,0 +1,243 @@
+"""One self-contained HTML page about a run: curves, scores by kind, sentences, attention."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dragoman.config import Config
+from dragoman.data.corpora import iter_pairs
+from dragoman.data.tokenizers import EOS, UNK
+from dragoman.decoding.forced import attention_weights, word_attention
+from dragoman.decoding.translator import Translator
+from dragoman.evaluation.significance import compare
+from dragoman.reporting.breakdown import (
+    Bucket,
+    Sentence,
+    by_length,
+    by_rarity,
+    frequencies,
+    unseen_share,
+)
+from dragoman.reporting.heatmap import attention_figure, figure_png
+
+SHOWN = 8  # sentences of a kind
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+table { border-collapse: collapse; margin: .5rem 0; } .wide { width: 100%; }
+td, th { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid #8884; } td.n, th.n { text-align: right; white-space: nowrap; }
+.note { color: #777; } img { max-width: 100%; background: white; } code { font-size: .85em; }
+dl { display: grid; grid-template-columns: 6rem 1fr; gap: .1rem 1rem; margin: 1rem 0; }
+dt { color: #777; } dd { margin: 0; }
+"""
+
+
+def _picture(figure: Figure, text: str) -> str:
+    data = base64.b64encode(figure_png(figure, 110)).decode()
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], wide: bool = False) -> str:
+    """Return a table; all columns but the first are numbers, unless it is a wide one of text."""
+    kind = "" if wide else ' class="n"'
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        first, *others = (escape(cell) for cell in cells)
+        return f"<tr><{tag}>{first}</{tag}>" + "".join(
+            f"<{tag}{kind}>{cell}</{tag}>" for cell in others
+        )
+
+    body = "\n".join(line(row, "td") for row in rows)
+    return f"<table{' class=wide' if wide else ''}>\n{line(head, 'th')}\n{body}\n</table>"
+
+
+def _curves(folder: Path) -> str:
+    """Draw loss and validation BLEU from the run's log."""
+    entries = [json.loads(row) for row in (folder / "train.jsonl").read_text("utf-8").splitlines()]
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for kind, name in (("train", "training, smoothed"), ("validation", "validation")):
+        points = [(e["step"], e[kind]["loss"]) for e in entries if kind in e]
+        if points:
+            left.plot(*zip(*points, strict=True), label=name)
+    left.set(xlabel="step", ylabel="loss a token", title="loss")
+    left.legend()
+    points = [(e["step"], e["validation"]["bleu"]) for e in entries if "validation" in e]
+    if points:
+        right.plot(*zip(*points, strict=True), marker="o", markersize=3)
+    right.set(xlabel="step", ylabel="BLEU", title="validation")
+    return _picture(figure, "loss and validation BLEU by step")
+
+
+def _buckets(head: str, found: Sequence[Bucket]) -> str:
+    rows = [(b.label, str(b.sentences), f"{b.bleu:.1f}", f"{b.ratio:.2f}") for b in found]
+    return _table((head, "sentences", "BLEU", "words per reference word"), rows)
+
+
+def _sentences(found: Sequence[Sentence], others: Mapping[int, str] | None = None) -> str:
+    """Return a list of sentences; ``others`` are another system's translations by number."""
+    parts = []
+    for s in found:
+        rows = [("source", s.source), ("translation", s.hypothesis)]
+        if others is not None:
+            rows.append(("other run", others[s.number]))
+        rows.append(("reference", s.reference))
+        rows.append((f"no. {s.number}", f"sentence BLEU {s.bleu:.0f}, length ratio {s.ratio:.2f}"))
+        cells = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
+        parts.append(f"<dl>{cells}</dl>")
+    return "\n".join(parts) or '<p class="note">None.</p>'
+
+
+def _attention(translator: Translator, sentences: Sequence[Sentence]) -> str:
+    """Draw what the model looks at for some sentences."""
+    parts = []
+    limit = translator.config.data.max_length - 1
+    for s in sentences:
+        src = [*translator.encode_line(s.source)[:limit], EOS]
+        tgt = [*translator.tgt_tokenizer.encode(s.hypothesis)[:limit], EOS]
+        weights = attention_weights(translator.models[0], translator.batch([src], [tgt]))
+        matrix = word_attention(weights)
+        if matrix is None:
+            return '<p class="note">This model has no attention.</p>'
+        tokens = translator.src_tokenizer.tokens(src), translator.tgt_tokenizer.tokens(tgt)
+        figure = attention_figure(matrix[0].float().cpu().numpy(), *tokens, f"no. {s.number}")
+        parts.append(_picture(figure, f"attention of sentence {s.number}"))
+    return "\n".join(parts)
+
+
+def _unknown(translator: Translator, texts: Sequence[str], source: bool) -> float:
+    """Return the share of tokens that are ``<unk>``."""
+    tokenizer = translator.src_tokenizer if source else translator.tgt_tokenizer
+    ids = [token for text in texts for token in tokenizer.encode(text)]
+    return sum(token == UNK for token in ids) / max(1, len(ids))
+
+
+def _suspicious(sentences: Sequence[Sentence]) -> list[tuple[str, list[Sentence]]]:
+    """Return kinds of doubtful translations, the worst of each first."""
+    short = sorted((s for s in sentences if s.ratio < 0.7), key=lambda s: s.ratio)
+    long = sorted((s for s in sentences if s.ratio > 1.4), key=lambda s: -s.ratio)
+    again = sorted((s for s in sentences if s.repeats), key=lambda s: -s.repeats)
+    return [
+        ("Much shorter than the reference (under-translation)", short),
+        ("Much longer than the reference (over-translation)", long),
+        ("Two words in a row said again", again),
+    ]
+
+
+def _difference(
+    sentences: Sequence[Sentence], others: Sequence[Sentence], name: str, language: str
+) -> str:
+    """Compare with another system: significance, and where they are furthest apart."""
+    mine, theirs = ([s.hypothesis for s in system] for system in (sentences, others))
+    tests = compare(mine, theirs, [s.reference for s in sentences], language, ("bleu", "chrf"))
+    rows = [
+        (
+            t["metric"],
+            f"{t['score_a']:.2f}",
+            f"{t['score_b']:.2f}",
+            f"{t['difference']:+.2f}",
+            f"{t['p_value']:.4f}",
+            t["method"],
+        )
+        for t in tests
+    ]
+    head = ("metric", "this run", name, "difference", "p", "test")
+    gaps = sorted(zip(sentences, others, strict=True), key=lambda pair: pair[1].bleu - pair[0].bleu)
+    texts = {other.number: other.hypothesis for other in others}
+    same = sum(a.hypothesis == b.hypothesis for a, b in zip(sentences, others, strict=True))
+    return "\n".join(
+        [
+            f"<h2>Beside {escape(name)}</h2>",
+            _table(head, rows),
+            f"<p>{same} of {len(sentences)} translations are the same.</p>",
+            "<h3>Where this run is furthest ahead</h3>",
+            _sentences([a for a, b in gaps if a.bleu > b.bleu][:SHOWN], texts),
+            "<h3>Where it is furthest behind</h3>",
+            _sentences([a for a, b in reversed(gaps) if a.bleu < b.bleu][:SHOWN], texts),
+        ]
+    )
+
+
+def _training_sources(config: Config) -> Iterable[str]:
+    """Return the source side of everything the run was trained on."""
+    for corpus in config.data.corpora:
+        if corpus.src == config.data.src:
+            yield from (src for src, _ in iter_pairs(config.data, corpus))
+
+
+def report_page(
+    translator: Translator,
+    folder: Path,
+    split: str,
+    scores: Mapping[str, Any],
+    sentences: Sequence[Sentence],
+    other: tuple[str, Sequence[Sentence]] | None = None,
+) -> str:
+    """Return the page.
+
+    Args:
+        translator: the run's model, for attention pictures.
+        folder: the run folder, whose log gives the curves.
+        split: name of the split.
+        scores: its scores, as ``scores.<split>.json`` has them.
+        sentences: its translations.
+        other: name and translations of a second system to compare with.
+    """
+    config = translator.config
+    data = config.data
+    seen = frequencies(_training_sources(config))
+    sources = [s.source for s in sentences]
+    ranked = sorted(sentences, key=lambda s: (-s.bleu, -len(s.source)))
+    typical = sorted(sentences, key=lambda s: (abs(s.ratio - 1), abs(len(s.source) - 60)))[:3]
+    figures = [
+        (
+            name,
+            f"{entry['score']:.2f}",
+            "[{:.2f}, {:.2f}]".format(*entry["interval"]),
+            entry["signature"],
+        )
+        for name, entry in scores.items()
+        if isinstance(entry, dict) and "signature" in entry
+    ]
+    title = f"{folder.name}: {data.src} to {data.tgt}, {split}"
+    parts = [
+        f"<!doctype html>\n<html lang=en><meta charset=utf-8><title>{escape(title)}</title>",
+        f"<style>{STYLE}</style>\n<h1>{escape(title)}</h1>",
+        f"<p>{len(sentences):,} sentences, {escape(str(scores.get('decoding', {}).get('method')))} "
+        "search.</p>",
+        _table(("metric", "score", "95 % interval", "signature"), figures),
+        "<h2>Training</h2>",
+        _curves(folder),
+        "<h2>By length</h2>",
+        _buckets("source words", by_length(sentences, data.tgt)),
+        "<h2>By the rarest source word</h2>",
+        _buckets("times seen in training", by_rarity(sentences, seen, data.tgt)),
+        f"<p>{unseen_share(sources, seen):.1%} of the source words never occur in training; "
+        f"{_unknown(translator, sources, True):.2%} of the source tokens are unknown to the model, "
+        f"{_unknown(translator, [s.reference for s in sentences], False):.2%} of the "
+        "reference's.</p>",
+    ]
+    if other is not None:
+        parts.append(_difference(sentences, other[1], other[0], data.tgt))
+    parts.append("<h2>Doubtful translations</h2>")
+    for heading, found in _suspicious(sentences):
+        parts.append(f"<h3>{heading}: {len(found)} of {len(sentences)}</h3>")
+        parts.append(_sentences(found[: SHOWN // 2]))
+    parts += [
+        "<h2>Worst sentences</h2>",
+        _sentences(ranked[: -SHOWN - 1 : -1]),
+        "<h2>Best sentences</h2>",
+        _sentences(ranked[:SHOWN]),
+        "<h2>Attention</h2>",
+        _attention(translator, typical),
+    ]
+    return "\n".join(parts) + "\n</html>\n"
