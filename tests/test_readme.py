@@ -201,7 +201,11 @@ def test_commands(tmp_path):
     assert len(wanted) > 6
     printed = run_readme(tmp_path / "clone", wanted)
     check_results(tmp_path / "clone")
-    (compared,) = (text for command, text in printed.items() if "--compare" in command)
+    (compared,) = (
+        text
+        for command, text in printed.items()
+        if "evaluate" in command and "--compare" in command
+    )
     assert "paired against rnn" in compared
 
 
