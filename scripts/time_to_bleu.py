@@ -1,7 +1,7 @@
 """How long it takes, from the shell to a BLEU score.
 
-    python scripts/time_to_bleu.py [--seeds 1 2 3] [--target 38] [--split test_2016_flickr]
-                                   [--out docs/benchmarks] [key=value ...]
+    python scripts/time_to_bleu.py [key=value ...] [--seeds 1 2 3] [--target 38]
+                                   [--split test_2016_flickr] [--out docs/benchmarks]
 
 Trains ``+experiment=sprint`` (or another one) and scores its best checkpoint, seed by seed, each in
 a new process with nothing cached: no tokenizer, no token ids, no compiled kernels. The clock runs
