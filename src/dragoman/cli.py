@@ -111,6 +111,15 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, list[Run], Config]:
     return translator, runs, config
 
 
+def _origin(arguments: argparse.Namespace, runs: Sequence[Run]) -> dict[str, Any]:
+    """Return which weights translations come from."""
+    return {
+        "runs": [run.name for run in runs],
+        "checkpoint": [run.checkpoint(arguments.checkpoint).name for run in runs],
+        "weights": arguments.weights or "as validated",
+    }
+
+
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score runs on a split, and compare with another run if asked to."""
     from dragoman.evaluation.evaluate import evaluate as run_evaluation
@@ -131,11 +140,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     rivals = [read_hypotheses(run.folder / f"hypotheses.{split}.txt") for run in others]
     with tqdm(unit=" sentences", desc=f"translating {split}", disable=None, leave=False) as bar:
         done = run_evaluation(translator, split, config.decode, bar.update)
-    origin = {
-        "runs": [run.name for run in runs],
-        "checkpoint": [run.checkpoint(arguments.checkpoint).name for run in runs],
-        "weights": arguments.weights or "as validated",
-    }
+    origin = _origin(arguments, runs)
     write_evaluation(folder, split, done, config.decode, origin)
     d = config.decode
     print(
@@ -189,11 +194,7 @@ def backtranslate(arguments: argparse.Namespace) -> None:
 
     translator, runs, config = _load(arguments)
     output = Path(arguments.output)
-    origin = {
-        "runs": [run.name for run in runs],
-        "checkpoint": [run.checkpoint(arguments.checkpoint).name for run in runs],
-        "weights": arguments.weights or "as validated",
-    }
+    origin = _origin(arguments, runs)
     with tqdm(unit=" sentences", desc="translating", disable=None, leave=False) as bar:
         inputs = [Path(name) for name in arguments.input]
         write_pairs(translator, inputs, output, config.decode, origin, print, bar.update)

@@ -74,17 +74,12 @@ def clean(lines: Iterator[str], kept_out: set[str]) -> tuple[list[str], Counts]:
 
 
 def _lines_in(path: Path) -> int:
-    """Return how many whole lines a file holds, and cut off what follows the last."""
-    if not path.exists():
-        return 0
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        path.write_bytes(data[:whole])
-    return data.count(b"\n")
+    """Return how many whole lines a file holds."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def _cut(path: Path, count: int) -> None:
+    """Leave the first ``count`` lines of a file, all of them whole."""
     if path.exists():
         lines = path.read_bytes().split(b"\n")[:count]
         path.write_bytes(b"".join(line + b"\n" for line in lines))
