@@ -13,20 +13,25 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dragoman import compose
+from dragoman.runs import read_state, run_of
 from dragoman.settings import from_hydra
 
 CONFIGS = Path(__file__).parent / "configs"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
-def main(composed: DictConfig) -> None:
-    """Train the run that the command line describes, to its end or from where it stopped."""
+def main(composed: DictConfig) -> float:
+    """Train the run that the command line describes, to its end or from where it stopped.
+
+    Return its best score on validation, which is what a sweeper such as Optuna's goes by.
+    """
     from dragoman.cli import run_training
 
-    experiment = HydraConfig.get().runtime.choices.get("experiment")
-    status = run_training(from_hydra(composed), experiment)
+    config, experiment = from_hydra(composed), HydraConfig.get().runtime.choices.get("experiment")
+    status = run_training(config, experiment)
     if status:
         sys.exit(status)
+    return float(read_state(run_of(config, experiment).checkpoint("last"))["best_score"])
 
 
 if __name__ == "__main__":

@@ -127,18 +127,19 @@ def main() -> None:
     cold = statistics.median(run["cold_seconds"] for run in runs)
     bleu = statistics.median(run["bleu"] for run in runs)
     reached = sum(run["bleu"] >= args.target for run in runs)
+    said = [word for word in args.overrides if not word.startswith("data.root=")]
     lines += [
         "",
         f"Median of {len(runs)}: {bleu:.2f} BLEU on {args.split} after {cold:,.0f} seconds, cold; "
         f"{reached} of {len(runs)} seeds reach {args.target:g}.",
-        f"`{runs[0]['signature']}`; {' '.join(args.overrides)}; {runs[0]['device']}, "
+        f"`{runs[0]['signature']}`; {' '.join(said)}; {runs[0]['device']}, "
         f"torch {runs[0]['torch']}, {platform.machine()}.",
     ]
     text = "\n".join(lines) + "\n"
     print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        rows = json.dumps({"overrides": args.overrides, "runs": runs}, indent=1) + "\n"
+        rows = json.dumps({"overrides": said, "runs": runs}, indent=1) + "\n"
         (args.out / "time_to_bleu.json").write_text(rows, encoding="utf-8")
         (args.out / "time_to_bleu.md").write_text(text, encoding="utf-8")
 

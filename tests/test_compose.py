@@ -81,6 +81,8 @@ def test_refused_in_one_line(override: str, words: str, capsys: pytest.CaptureFi
         ["+experiment=transformer", "seed=3"],
         ["-m", "seed=1,2,3"],
         ["--multirun", "+experiment=transformer,rnn_additive", "seed=range(1,3)"],
+        ["-m", "train.lr=interval(1e-4,1e-3)", "train.warmup_steps=int(interval(1,9))"],
+        ["-m", "model.dropout=tag(log,interval(0.01,0.1))"],
         ["--cfg", "job", "seed=2"],
         ["--help"],
         ["data=files", '+data.files.extra="extra.{lang}"'],
@@ -91,6 +93,21 @@ def test_refused_in_one_line(override: str, words: str, capsys: pytest.CaptureFi
 )
 def test_accepted(arguments: list[str]) -> None:
     check_command_line(CONFIGS, arguments)
+
+
+def test_an_interval_is_tried_at_its_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        check_command_line(CONFIGS, ["-m", "model.dropout=interval(0.1,1.2)"])
+    assert "model.dropout: 1.2 is out of range" in capsys.readouterr().err
+
+
+def test_a_sweeper_that_is_not_installed_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dragoman.compose.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        check_command_line(CONFIGS, ["-m", "hydra/sweeper=optuna", "seed=1,2"])
+    assert "dragoman[search]" in capsys.readouterr().err
 
 
 def test_one_wrong_job_of_a_sweep_is_enough(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = tinyruns.write_pairs(folder / "text", train=60, val=4)
     for language in ("de", "en"):
         (text / f"test.{language}").rename(text / f"test_2016_flickr.{language}")
+        (folder / "synthetic").mkdir(exist_ok=True)
+        shutil.copy(text / f"train.{language}", folder / "synthetic" / f"task2.{language}")
+    for language in ("fr", "cs"):  # are as good as any
+        for path in text.glob("*.en"):
+            shutil.copy(path, path.with_suffix(f".{language}"))
     return folder
 
 
@@ -101,7 +107,8 @@ def test_every_experiment_says_what_it_is(name: str) -> None:
 def test_every_experiment_composes_as_it_stands(name: str, home: Path) -> None:
     config, experiment = composed(name, home)
     assert experiment == name
-    assert run_name(config, experiment).startswith(f"{name}-de-en-s1-")
+    pair = f"{config.data.src}-{config.data.tgt}"
+    assert run_name(config, experiment).startswith(f"{name}-{pair}-s1-")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 from pathlib import Path
@@ -17,20 +17,15 @@ MULTI30K = Path(os.environ.get("MULTI30K", tinyruns.ROOT / "data" / "multi30k" /
 
 
 @pytest.fixture
-def results() -> ModuleType:
-    path = tinyruns.ROOT / "scripts" / "results.py"
-    spec = importlib.util.spec_from_file_location("results", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(tinyruns.ROOT / "scripts")
+    return importlib.import_module("results")
 
 
 @pytest.mark.skipif(not (MULTI30K / "val.de.gz").exists(), reason="needs Multi30k")
 def test_the_page_is_what_its_evidence_gives(results: ModuleType) -> None:
     page = (tinyruns.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert page == results.table(results.read_rows(), MULTI30K)
+    assert page == results.page.page(results.read_rows(), MULTI30K)
 
 
 @pytest.mark.slow
@@ -43,12 +38,17 @@ def test_missing_runs_are_trained_scored_and_collected(
     tinyruns.write_pairs(tmp_path / "text")
     args = tinyruns.overrides(tmp_path, tinyruns.TRANSFORMER, train__max_steps=4)
     args = [word for word in args if not word.startswith(("run_name=", "checkpoint_dir="))]
+    pairs = "backtranslate {data}/runs/small-s1 --input {data}/text/test.d* --output {data}/made"
     rows = [{"row": "small", "args": args, "seeds": [1, 2]},
+            {"row": "more", "args": args, "seeds": [1], "before": [pairs]},
             {"row": "large", "args": args, "seeds": [1], "gpu": True}]  # fmt: skip
-    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(rows))
-    monkeypatch.setattr(results, "ROWS", tmp_path / "rows.yaml")
-    monkeypatch.setattr(results, "RESULTS", tmp_path / "docs" / "results")
-    monkeypatch.setattr(results, "SPLIT", "test")
+    tried = [{"row": "wider", "args": [*args, "model.d_ff=30"], "why": "More is more."}]
+    (tmp_path / "rows.yaml").write_text(
+        yaml.safe_dump({"results": rows, "recipes": {"In four steps": tried}})
+    )
+    monkeypatch.setattr(results.page, "ROWS", tmp_path / "rows.yaml")
+    monkeypatch.setattr(results.page, "RESULTS", tmp_path / "docs" / "results")
+    monkeypatch.setattr(results.page, "SPLIT", "test")
     own = [f"checkpoint_dir={tmp_path / 'runs'}", f"data.root={tmp_path / 'text'}"]
     results.main(["--jobs", "2", *own])
     page = (tmp_path / "docs" / "results.md").read_text()
@@ -61,6 +61,17 @@ def test_missing_runs_are_trained_scored_and_collected(
         scores.append(json.loads((folder / "scores.test.json").read_text())["bleu"]["score"])
     assert f"**{sum(scores) / 2:.2f} (sd" in page
     assert "| 1, 2 |" in page
+    assert (tmp_path / "made.de").exists()
+    assert "More is more" not in page
+    # Recipes tried are trained when asked for, and never see a test split.
+    results.main(["--recipes", *own])
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "### In four steps" in page
+    assert "| More is more. |" in page
+    assert f"**{sum(scores) / 2:.2f} (sd" in page
+    wider = tmp_path / "docs" / "results" / "recipes" / "wider" / "1"
+    assert {path.name for path in wider.iterdir()} == {"config.yaml", "run.json", "scores.val.json"}
+    assert not list((tmp_path / "runs" / "wider-s1").glob("scores.test*"))
     # What is there is not trained again, and a changed hypothesis is noticed.
     capsys.readouterr()
     results.main(own)

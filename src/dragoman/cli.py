@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from dragoman import __version__, settings
 from dragoman.config import Config
-from dragoman.errors import DragomanError, nearest
-from dragoman.runs import Run, find_run, run_name
+from dragoman.errors import DragomanError, nearest, one_of
+from dragoman.runs import Run, find_run, run_of
 
 # The exit code of every error; what went wrong is said in words.
 FAILED = 2
@@ -48,9 +48,8 @@ def run_training(config: Config, experiment: str | None) -> int:
     from dragoman.training.loop import Stopped, train
 
     warnings.showwarning = _warn
-    run = Run(Path(config.checkpoint_dir) / run_name(config, experiment))
     try:
-        train(config, run)
+        train(config, run_of(config, experiment))
     except DragomanError as problem:
         return report(problem)
     except Stopped as stop:
@@ -107,8 +106,22 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, list[Run], Config]:
     config = override_decoding(translator.config, overrides)
     if arguments.root is not None:
         config.data.root = arguments.root
+    if arguments.pair is not None:
+        trained = [f"{c.src}-{c.tgt}" for c in config.data.corpora]
+        if arguments.pair not in trained:
+            raise DragomanError(
+                f"--pair: {runs[0].name} was not trained to translate {arguments.pair}, expected "
+                f"{one_of(dict.fromkeys(trained))}"
+            )
+        corpus = config.data.corpora[trained.index(arguments.pair)]
+        config.data.src, config.data.tgt = corpus.src, corpus.tgt
     translator.config = config
     return translator, runs, config
+
+
+def _label(arguments: argparse.Namespace, split: str) -> str:
+    """Return what files about a split are named after: the split, with ``--pair`` that too."""
+    return split if arguments.pair is None else f"{split}.{arguments.pair}"
 
 
 def _origin(arguments: argparse.Namespace, runs: Sequence[Run]) -> dict[str, Any]:
@@ -136,12 +149,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise DragomanError(f"{folder}: cannot be made ({problem.strerror})") from None
+    label = _label(arguments, split)
     others = [find_run(name) for name in arguments.compare or []]
-    rivals = [read_hypotheses(run.folder / f"hypotheses.{split}.txt") for run in others]
+    rivals = [read_hypotheses(run.folder / f"hypotheses.{label}.txt") for run in others]
     with tqdm(unit=" sentences", desc=f"translating {split}", disable=None, leave=False) as bar:
         done = run_evaluation(translator, split, config.decode, bar.update)
     origin = _origin(arguments, runs)
-    write_evaluation(folder, split, done, config.decode, origin)
+    write_evaluation(folder, label, done, config.decode, origin)
     d = config.decode
     print(
         f"{', '.join(origin['runs'])} on {split}: {len(done.sources)} sentences, {d.method}"
@@ -149,7 +163,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         f"{d.length_penalty_form} {d.length_penalty:g}"
     )
     print(format_scores(done.scores))
-    print(f"written to {folder}/scores.{split}.json and hypotheses.{split}.txt")
+    print(f"written to {folder}/scores.{label}.json and hypotheses.{label}.txt")
     for number in range(min(arguments.samples, len(done.sources))):
         print(f"\n  source       {done.sources[number].strip()}")
         print(f"  translation  {done.hypotheses[number]}")
@@ -222,15 +236,16 @@ def make_report(arguments: argparse.Namespace) -> None:
     translator, runs, config = _load(arguments)
     folder, split = runs[0].folder, arguments.split or config.data.validation_split
     sources, references = read_pairs(config.data, split)
-    scores = read_scores(folder, split)
-    hypotheses = read_hypotheses(folder / f"hypotheses.{split}.txt")
+    label = _label(arguments, split)
+    scores = read_scores(folder, label)
+    hypotheses = read_hypotheses(folder / f"hypotheses.{label}.txt")
     other = None
     if arguments.compare is not None:
         rival = find_run(arguments.compare)
-        theirs = read_hypotheses(rival.folder / f"hypotheses.{split}.txt")
+        theirs = read_hypotheses(rival.folder / f"hypotheses.{label}.txt")
         other = (rival.name, sentences_of(sources, theirs, references))
     found = sentences_of(sources, hypotheses, references)
-    path = Path(arguments.output or folder / f"report.{split}.html")
+    path = Path(arguments.output or folder / f"report.{label}.html")
     write_atomic(path, report_page(translator, folder, split, scores, found, other))
     print(f"written to {path}")
 
@@ -304,6 +319,8 @@ def parser() -> argparse.ArgumentParser:
                          help="default: the ones that validation scored")  # fmt: skip
         sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<n>")
         sub.add_argument("--root", help="folder of the data, if not where training found it")
+        sub.add_argument("--pair", metavar="SRC-TGT",
+                         help="another language pair that the run was trained on")  # fmt: skip
         sub.set_defaults(function=function)
         return sub
 
@@ -333,12 +350,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--head", type=int, help="one head of --layer; default: all")
     sub.add_argument("--output", metavar="PNG", help="default: in the run folder")
     sub.add_argument("--aer", metavar="SPLIT", help="alignment error rate (embedded corpus)")
-    sub = command("export", export, "write a run for another runtime: CTranslate2 or ONNX")
-    sub.add_argument("--format", required=True, choices=("ctranslate2", "onnx"),
-                     help="ctranslate2: Transformers; onnx: recurrent models")  # fmt: skip
+    sub = command("export", export, "write a run into one folder, also for CTranslate2 or ONNX")
+    sub.add_argument("--format", required=True, choices=("dragoman", "ctranslate2", "onnx"),
+                     help="dragoman: a RUN to hand on, of one checkpoint; ctranslate2: "
+                     "Transformers; onnx: recurrent models")  # fmt: skip
     sub.add_argument("--output", metavar="FOLDER", help="default: in the run folder")
-    sub.add_argument("--quantization", default="float32", choices=("float32", "int8"),
-                     help="ctranslate2: of the weights; default: float32")  # fmt: skip
+    sub.add_argument("--quantization", default="float32", choices=("float32", "float16", "int8"),
+                     help="of the weights: float16 for dragoman, int8 for ctranslate2; "
+                     "default: float32")  # fmt: skip
     return main
 
 

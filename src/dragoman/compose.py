@@ -10,12 +10,13 @@ import itertools
 import re
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -25,6 +26,7 @@ from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.settings import from_hydra, known_keys
 
 MULTIRUN = ("-m", "--multirun")
+OPTUNA = "hydra_plugins.hydra_optuna_sweeper"
 # More combinations than this are a mistake, or a sweep whose values Hydra will refuse one by one.
 MOST_JOBS = 256
 
@@ -130,6 +132,9 @@ def _jobs(overrides: list[Override]) -> list[list[str]]:
         key = override.get_key_element()
         if override.is_sweep_override() and override.is_discrete_sweep():
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        elif override.is_interval_sweep():  # of a sweeper that searches: try both ends
+            ends = cast(IntervalSweep, override.value())
+            choices.append([f"{key}={end}" for end in (ends.start, ends.end)])
         else:
             choices.append([override.input_line or ""])
     return [list(job) for job in itertools.islice(itertools.product(*choices), MOST_JOBS)]
@@ -166,6 +171,11 @@ def check_command_line(configs: Path, arguments: Sequence[str]) -> None:
             )
         parsed = [_parse(word) for word in words if word not in flags]
         multirun = bool(flags)
+        if "hydra/sweeper=optuna" in words and find_spec(OPTUNA) is None:
+            raise DragomanError(
+                "hydra/sweeper=optuna: the package hydra-optuna-sweeper is not installed; "
+                "pip install 'dragoman[search]' brings it"
+            )
         own = [override for override in parsed if not override.is_hydra_override()]
         jobs = _jobs(own) if multirun else [[o.input_line or "" for o in own]]
         for job in jobs:

@@ -76,6 +76,7 @@ class TokenizerConfig:
     form: str = key("joiner", "spacy: token strings", choices=("joiner", "plain"))
     min_freq: int = key(1, "spacy: words seen less often become <unk>", low=1)
     max_size: int | None = key(None, "spacy: most words kept, specials not counted", low=1)
+    from_run: str | None = key(None, "run whose tokenizer is taken, instead of training one")
 
 
 @dataclass

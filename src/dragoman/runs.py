@@ -7,6 +7,8 @@ checkpoints/<run_name>/
     train.jsonl              one line per logged step and validation
     scores.<split>.json      and hypotheses.<split>.txt: results of evaluations
     tensorboard/, attention/
+
+An exported run (``dragoman export --format dragoman``) is a folder that is its only checkpoint.
 """
 
 from __future__ import annotations
@@ -44,6 +46,11 @@ def run_name(config: Config, experiment: str | None) -> str:
     return f"{name}-{data.src}-{data.tgt}-s{config.seed}-{digest}"
 
 
+def run_of(config: Config, experiment: str | None) -> Run:
+    """Return the run of a config."""
+    return Run(Path(config.checkpoint_dir) / run_name(config, experiment))
+
+
 class Run:
     """One run folder."""
 
@@ -55,12 +62,22 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
+    @property
+    def exported(self) -> bool:
+        """Whether the folder holds weights itself, no checkpoints."""
+        return (self.folder / "model.safetensors").exists()
+
     def create(self) -> None:
         """Make the folder.
 
         Raises:
-            DragomanError: if it cannot be made or written to.
+            DragomanError: if it cannot be made or written to, or holds an exported run.
         """
+        if self.exported:
+            raise DragomanError(
+                f"{self.folder}: holds an exported run, which cannot be trained on; choose another "
+                "run_name (train.init_from begins with its weights)"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
@@ -114,6 +131,8 @@ class Run:
         """
         name = which
         if which in POINTERS:
+            if self.exported:
+                return self.folder
             try:
                 name = (self.folder / which).read_text(encoding="utf-8").strip()
             except FileNotFoundError:

@@ -19,7 +19,16 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dragoman.config import MODELS, Config, RNNConfig, TransformerConfig, walk
+from dragoman.config import (
+    MODELS,
+    Config,
+    DataConfig,
+    DecodeConfig,
+    RNNConfig,
+    TrainConfig,
+    TransformerConfig,
+    walk,
+)
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.files import write_atomic
 
@@ -42,58 +51,61 @@ def _range_problem(path: str, item: dataclasses.Field[Any], value: Any) -> str |
     return None
 
 
-def _cross_section_problems(config: Config) -> Iterator[str]:
-    data, model, train, decode = config.data, config.model, config.train, config.decode
-    if isinstance(model, TransformerConfig):
-        if model.d_model % model.num_heads:
-            yield (
-                f"model.num_heads: {model.num_heads} heads do not divide "
-                f"model.d_model={model.d_model}"
-            )
-        elif model.positions == "rotary" and (model.d_model // model.num_heads) % 2:
-            yield "model.positions: rotary needs an even width per head, d_model / num_heads"
-        if model.positions == "sinusoidal" and model.d_model % 2:
-            yield f"model.d_model: sinusoidal positions need an even width, not {model.d_model}"
-        if model.positions == "learned" and data.max_length > model.max_positions:
-            yield (
-                f"model.max_positions: {model.max_positions} is shorter than "
-                f"data.max_length={data.max_length}"
-            )
-        if train.teacher_forcing < 1 and train.teacher_forcing_draw == "batch":
-            yield "train.teacher_forcing_draw: batch is for model=rnn; the Transformer takes token"
-    if isinstance(model, RNNConfig):
-        if train.compile:
-            yield "train.compile: a loop over time does not compile; only for model=transformer"
-        directions = 2 if model.bidirectional else 1
-        hidden = model.encoder_hidden or model.d_model // directions
-        width = model.attention_dim or model.d_model
-        if model.encoder_hidden is None and model.d_model % directions:
-            yield f"model.d_model: {model.d_model} cannot be split over two directions"
-        if width % model.num_heads or (hidden * directions) % model.num_heads:
-            yield (
-                f"model.num_heads: {model.num_heads} heads do not divide the attention width "
-                f"{width} and the memory width {hidden * directions}"
-            )
-        if model.bridge == "copy" and (
-            hidden * directions != model.d_model or model.encoder_layers != model.decoder_layers
-        ):
-            yield (
-                "model.bridge: copy needs as many decoder_layers as encoder_layers and "
-                "encoder_hidden x directions = d_model; use dense"
-            )
-        if model.attention == "none" and model.bridge == "zeros":
-            yield "model.bridge: zeros and no attention hide the source; use dense"
-        if model.tie_embeddings != "none" and model.readout == "concat":
-            yield "model.tie_embeddings: a tied output layer needs model.readout=tanh"
-    joint = data.tokenizer.kind == "sentencepiece" and data.tokenizer.joint
-    if model.tie_embeddings == "three_way" and not joint:
+def _transformer_problems(config: Config, model: TransformerConfig) -> Iterator[str]:
+    width, heads = model.d_model, model.num_heads
+    if width % heads:
+        yield f"model.num_heads: {heads} heads do not divide model.d_model={width}"
+    elif model.positions == "rotary" and (width // heads) % 2:
+        yield "model.positions: rotary needs an even width per head, d_model / num_heads"
+    if model.positions == "sinusoidal" and width % 2:
+        yield f"model.d_model: sinusoidal positions need an even width, not {width}"
+    if model.positions == "learned" and config.data.max_length > model.max_positions:
+        yield (
+            f"model.max_positions: {model.max_positions} is shorter than "
+            f"data.max_length={config.data.max_length}"
+        )
+    if config.train.teacher_forcing < 1 and config.train.teacher_forcing_draw == "batch":
+        yield "train.teacher_forcing_draw: batch is for model=rnn; the Transformer takes token"
+
+
+def _rnn_problems(config: Config, model: RNNConfig) -> Iterator[str]:
+    if config.train.compile:
+        yield "train.compile: a loop over time does not compile; only for model=transformer"
+    directions = 2 if model.bidirectional else 1
+    hidden = model.encoder_hidden or model.d_model // directions
+    width = model.attention_dim or model.d_model
+    if model.encoder_hidden is None and model.d_model % directions:
+        yield f"model.d_model: {model.d_model} cannot be split over two directions"
+    if width % model.num_heads or (hidden * directions) % model.num_heads:
+        yield (
+            f"model.num_heads: {model.num_heads} heads do not divide the attention width "
+            f"{width} and the memory width {hidden * directions}"
+        )
+    if model.bridge == "copy" and (
+        hidden * directions != model.d_model or model.encoder_layers != model.decoder_layers
+    ):
+        yield (
+            "model.bridge: copy needs as many decoder_layers as encoder_layers and "
+            "encoder_hidden x directions = d_model; use dense"
+        )
+    if model.attention == "none" and model.bridge == "zeros":
+        yield "model.bridge: zeros and no attention hide the source; use dense"
+    if model.tie_embeddings != "none" and model.readout == "concat":
+        yield "model.tie_embeddings: a tied output layer needs model.readout=tanh"
+
+
+def _tokenizer_problems(config: Config) -> Iterator[str]:
+    tokenizer = config.data.tokenizer
+    joint = tokenizer.kind == "sentencepiece" and tokenizer.joint
+    if config.model.tie_embeddings == "three_way" and not joint:
         yield "model.tie_embeddings: three_way needs a joint sentencepiece data.tokenizer"
-    if data.tokenizer.sampling_alpha > 0 and data.tokenizer.algorithm != "unigram":
+    if tokenizer.sampling_alpha > 0 and tokenizer.algorithm != "unigram":
         yield "data.tokenizer.sampling_alpha: only for algorithm=unigram; bpe has bpe_dropout"
-    if data.tokenizer.bpe_dropout > 0 and data.tokenizer.algorithm != "bpe":
+    if tokenizer.bpe_dropout > 0 and tokenizer.algorithm != "bpe":
         yield "data.tokenizer.bpe_dropout: only for algorithm=bpe; unigram has sampling_alpha"
-    if data.src == data.tgt:
-        yield f"data.tgt: source and target are both '{data.src}'"
+
+
+def _search_problems(decode: DecodeConfig) -> Iterator[str]:
     if decode.method == "beam" and decode.nbest > decode.beam_size:
         yield f"decode.nbest: {decode.nbest} is more than decode.beam_size={decode.beam_size}"
     if decode.method == "mbr" and decode.nbest > decode.samples:
@@ -102,17 +114,32 @@ def _cross_section_problems(config: Config) -> Iterator[str]:
         yield "decode.nbest: greedy search has one hypothesis; use decode.method=beam or sample"
     if decode.max_length_ratio == 0 and decode.max_length_extra == 0:
         yield "decode.max_length_extra: no target token is allowed; raise it or max_length_ratio"
+
+
+def _training_problems(data: DataConfig, train: TrainConfig) -> Iterator[str]:
+    if data.src == data.tgt:
+        yield f"data.tgt: source and target are both '{data.src}'"
+    if not data.corpora:
+        yield "data.corpora: at least one training corpus is needed"
     if train.batch_type == "tokens" and train.batch_size < data.max_length:
         yield (
             f"train.batch_size: {train.batch_size} tokens do not hold one sentence of "
             f"data.max_length={data.max_length}"
         )
-    if not data.corpora:
-        yield "data.corpora: at least one training corpus is needed"
     if train.average_last and train.average_best:
         yield "train.average_best: either the last checkpoints are averaged or the best"
     if train.min_lr > train.lr:
         yield f"train.min_lr: {train.min_lr} is above train.lr={train.lr}"
+
+
+def _cross_section_problems(config: Config) -> Iterator[str]:
+    if isinstance(config.model, TransformerConfig):
+        yield from _transformer_problems(config, config.model)
+    if isinstance(config.model, RNNConfig):
+        yield from _rnn_problems(config, config.model)
+    yield from _tokenizer_problems(config)
+    yield from _search_problems(config.decode)
+    yield from _training_problems(config.data, config.train)
     yield from _place_problems(config)
 
 
@@ -221,9 +248,27 @@ def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def portable(config: Config) -> Config:
+    """Return a copy without the paths and the device of the machine it ran on.
+
+    They say nothing about the result; files of one's own keep theirs, relative ones stay right.
+    """
+    copy = from_dict(to_dict(config))
+    if copy.data.name != "files":
+        copy.data.root = DataConfig.root
+    copy.data.cache, copy.checkpoint_dir = DataConfig.cache, Config.checkpoint_dir
+    copy.device, copy.threads = Config.device, Config.threads
+    return copy
+
+
+def as_yaml(config: Config) -> str:
+    """Return a resolved config as YAML."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
 def save(config: Config, path: Path) -> None:
     """Write a resolved config as YAML, whole or not at all."""
-    write_atomic(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+    write_atomic(path, as_yaml(config))
 
 
 def load(path: Path) -> Config:

@@ -8,21 +8,24 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from torch import nn
 
 import tiny
 import tinyruns
 from dragoman.cli import main, parser
 from dragoman.config import Config, CorpusConfig, DataConfig, TokenizerConfig
 from dragoman.data.tokenizers import train_tokenizers
-from dragoman.decoding.translator import Translator
+from dragoman.decoding.translator import Translator, load_translator
 from dragoman.errors import DragomanError
 from dragoman.export import weights
 from dragoman.export.export import FORMATS, export, write_export
 from dragoman.models.seq2seq import build_model
+from dragoman.models.weights import read_tensors, weights_of
+from dragoman.runs import Run, find_run
 
 PAIRS = [
     ("Ein kleiner Hund läuft im Park.", "A small dog runs in the park."),
@@ -59,7 +62,7 @@ def translator(format: str, tag: str | None = None, **tokenizer: Any) -> Transla
 
 
 @pytest.mark.filterwarnings("ignore:line 6")
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", MODELS)
 @pytest.mark.parametrize(
     "options",
     [
@@ -135,6 +138,56 @@ def test_the_default_folder_is_in_the_run_and_an_export_is_replaced(home: Path) 
             (folder / "stale").touch()
 
 
+@pytest.mark.parametrize(("run", "quantization"), [("one", "float16"), ("words", "float32")])
+def test_an_exported_run_is_a_run(
+    run: str,
+    quantization: str,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "model"
+    words = ["export", run, "--format", "dragoman", "--output", str(folder)]
+    assert main([*words, "--quantization", quantization]) == 0
+    assert f"run {run}, step-" in (folder / "README.txt").read_text("utf-8")
+    there, here = load_translator([Run(folder)]), load_translator([find_run(run)])
+    written = (folder / "config.yaml").read_text("utf-8")
+    assert here.config.data.cache not in written
+    assert here.config.checkpoint_dir not in written
+    exact = quantization == "float32"
+    for name, weight in weights_of(cast(nn.Module, here.models[0])).items():
+        stored = read_tensors(folder / "model.safetensors")[name]
+        assert stored.dtype == (torch.float32 if exact else torch.float16)
+        loaded = weights_of(cast(nn.Module, there.models[0]))[name]
+        assert loaded.dtype == torch.float32
+        torch.testing.assert_close(loaded, weight, rtol=0 if exact else 1e-3, atol=1e-6)
+    split = ["--split", "test", "--root", str(home / "text")]
+    assert main(["evaluate", str(folder), *split]) == 0
+    assert main(["report", str(folder), *split]) == 0
+    assert "has no log" in (folder / "report.test.html").read_text("utf-8")
+    capsys.readouterr()
+
+
+def test_an_exported_run_cannot_be_trained_on(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "run"
+    words = ["export", "one", "--format", "dragoman", "--output", str(folder)]
+    assert main(words) == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(DragomanError, match=r"exported run.*run_name.*train\.init_from"):
+        Run(folder).create()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(DragomanError, match="there is no checkpoint 'step-5', expected best"):
+        Run(folder).checkpoint("step-5")
+
+
+def test_a_weight_too_large_for_half_precision_is_named(home: Path) -> None:
+    whole = load_translator([find_run("one")])
+    name, weight = next(iter(weights_of(cast(nn.Module, whole.models[0])).items()))
+    weight.view(-1)[0] = 1e6
+    with pytest.raises(DragomanError, match=f"--quantization: {name} does not fit into float16"):
+        export(whole, "dragoman", "float16", "run one")
+
+
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Return the one line that a refused command prints."""
     capsys.readouterr()
@@ -148,8 +201,13 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_refusals(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "model.name" in refusal(capsys, "words", "--format", "ctranslate2")
     assert "model.name" in refusal(capsys, "one", "--format", "onnx")
-    int8 = ["--quantization", "int8"]
-    assert "--quantization" in refusal(capsys, "words", "--format", "onnx", *int8)
+    for run, format, unknown in (
+        ("words", "onnx", "int8"),
+        ("one", "dragoman", "int8"),
+        ("one", "ctranslate2", "float16"),
+    ):
+        words = [run, "--format", format, "--quantization", unknown]
+        assert f"has no {unknown}, expected float32" in refusal(capsys, *words)
     assert "one run" in refusal(capsys, "one", "two", "--format", "ctranslate2")
 
 

@@ -33,14 +33,17 @@ from dragoman.data.ragged import (
 from dragoman.data.subwords import Sampler, make_sampler
 from dragoman.data.tokenizers import (
     EOS,
+    NOT_LEARNT,
     Cutter,
     Tokenizer,
-    load_tokenizer,
+    load_tokenizers,
     make_cutter,
+    tokenizers_of,
     train_from_counts,
 )
 from dragoman.data.units import FORMAT, SIDES, EncodedCorpus, UnitCorpus, package_versions
 from dragoman.errors import DragomanError
+from dragoman.runs import find_run
 
 __all__ = [
     "EncodedCorpus",
@@ -302,18 +305,19 @@ def build_training_set(
 def train_or_load_tokenizers(data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
     """Train the tokenizers of ``data`` on its training corpora, or take them from its cache.
 
-    Training draws nothing, so runs of every seed share them. Weights do not count.
+    Training draws nothing, so runs of every seed share them. Weights do not count. With
+    ``data.tokenizer.from_run`` they are those of that run.
 
     Raises:
-        DragomanError: if a corpus, the cache or the vocabulary asked for is at fault.
+        DragomanError: if a corpus, the cache, the vocabulary asked for or the run is at fault.
     """
     cache, config, languages = Path(data.cache).expanduser(), data.tokenizer, (data.src, data.tgt)
+    if config.from_run is not None:
+        return tokenizers_of(find_run(config.from_run), config)
     cutters = (make_cutter(config, data.src), make_cutter(config, data.tgt))
     corpora = [_open_units(data, corpus, cache, cutters) for corpus in data.corpora]
     tags = [corpus.tag for corpus in data.corpora if corpus.tag]
-    settings = asdict(config)
-    for name in ("sampling_alpha", "bpe_dropout"):  # change how text is cut, not what is learnt
-        del settings[name]
+    settings = {name: value for name, value in asdict(config).items() if name not in NOT_LEARNT}
     key = cache_key(
         what="tokenizers",
         format=FORMAT,
@@ -333,9 +337,7 @@ def train_or_load_tokenizers(data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
             tokenizer.save(folder, name)
 
     folder = cached_folder(cache, key, build)
-    src = load_tokenizer(folder, "src", config)
-    joint = config.kind == "sentencepiece" and config.joint
-    return src, src if joint else load_tokenizer(folder, "tgt", config)
+    return load_tokenizers(folder, config)
 
 
 def _open_units(

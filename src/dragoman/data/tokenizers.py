@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from dragoman import settings
 from dragoman.config import TokenizerConfig
 from dragoman.data.sentencepieces import (
     SentencePieceTokenizer,
@@ -20,10 +22,12 @@ from dragoman.data.sentencepieces import (
 from dragoman.data.tokens import BOS, EOS, PAD, SPECIALS, UNK, Cutter, Tokenizer, normalise
 from dragoman.data.words import SpacyCutter, SpacyTokenizer, load_spacy, train_spacy
 from dragoman.errors import DragomanError
+from dragoman.runs import Run
 
 __all__ = [
     "BOS",
     "EOS",
+    "NOT_LEARNT",
     "PAD",
     "SPECIALS",
     "UNK",
@@ -32,8 +36,10 @@ __all__ = [
     "SpacyTokenizer",
     "Tokenizer",
     "load_tokenizer",
+    "load_tokenizers",
     "make_cutter",
     "normalise",
+    "tokenizers_of",
     "train_from_counts",
     "train_tokenizers",
 ]
@@ -53,6 +59,37 @@ def load_tokenizer(folder: Path, side: str, config: TokenizerConfig) -> Tokenize
         DragomanError: naming the file that is missing, unreadable or made for another config.
     """
     return LOADERS[config.kind](folder, side, config)
+
+
+def load_tokenizers(folder: Path, config: TokenizerConfig) -> tuple[Tokenizer, Tokenizer]:
+    """Read the tokenizers of both sides; a joint one is one object.
+
+    Raises:
+        DragomanError: as ``load_tokenizer``.
+    """
+    src = load_tokenizer(folder, "src", config)
+    joint = config.kind == "sentencepiece" and config.joint
+    return src, src if joint else load_tokenizer(folder, "tgt", config)
+
+
+def tokenizers_of(run: Run, config: TokenizerConfig) -> tuple[Tokenizer, Tokenizer]:
+    """Read the tokenizers of a trained run, for another run that shares its vocabulary.
+
+    Raises:
+        DragomanError: naming the keys of ``data.tokenizer`` that are not as they were there.
+    """
+    folder = run.checkpoint()
+    theirs = asdict(settings.load(folder / "config.yaml").data.tokenizer)
+    wrong = [
+        f"{name}={theirs[name]} there, {value} here"
+        for name, value in asdict(config).items()
+        if name not in NOT_LEARNT and value != theirs[name]
+    ]
+    if wrong:
+        raise DragomanError(
+            f"data.tokenizer.from_run: {run.folder} has another data.tokenizer: {', '.join(wrong)}"
+        )
+    return load_tokenizers(folder, config)
 
 
 def train_tokenizers(
@@ -118,6 +155,8 @@ def train_from_counts(
     )
 
 
+# Keys that change how text is cut, or where its tokens come from, and not what is learnt of it.
+NOT_LEARNT = ("sampling_alpha", "bpe_dropout", "from_run")
 LOADERS: dict[str, Callable[[Path, str, TokenizerConfig], Tokenizer]] = {
     "sentencepiece": load_sentencepiece,
     "spacy": load_spacy,

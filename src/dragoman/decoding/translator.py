@@ -15,7 +15,7 @@ from torch import nn
 from dragoman import settings
 from dragoman.config import Config, DecodeConfig, source_tag
 from dragoman.data.batching import Batch, collate, pad, ragged
-from dragoman.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer
+from dragoman.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizers
 from dragoman.decoding.consensus import consensus
 from dragoman.decoding.forced import attention_weights, word_attention
 from dragoman.decoding.search import Hypothesis, search
@@ -215,10 +215,7 @@ def load_translator(
         folder = run.checkpoint(checkpoint)
         config = settings.load(folder / "config.yaml")
         chosen = weights or str(read_state(folder).get("scored", "raw"))
-        tokenizers = (
-            load_tokenizer(folder, "src", config.data.tokenizer),
-            load_tokenizer(folder, "tgt", config.data.tokenizer),
-        )
+        tokenizers = load_tokenizers(folder, config.data.tokenizer)
         if first is None:
             first = (config, *tokenizers)
         elif not all(map(same_tokens, first[1:], tokenizers)):

@@ -1,4 +1,4 @@
-"""Write a trained run into a folder for another runtime, with all that translating takes."""
+"""Write a trained run into a folder to hand on, with all that translating takes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from dragoman.decoding.translator import Translator
-from dragoman.errors import DragomanError
-from dragoman.export import ctranslate2, onnx
+from dragoman.errors import DragomanError, one_of
+from dragoman.export import ctranslate2, onnx, release
 from dragoman.export.usage import Usage, program, readme
 from dragoman.files import write_atomic
 
@@ -22,17 +23,30 @@ def export(translator: Translator, format: str, quantization: str, origin: str) 
     Args:
         translator: one model and its tokenizers.
         format: one of ``FORMATS``.
-        quantization: ``float32`` or ``int8``.
+        quantization: ``float32``, ``float16`` or ``int8``.
         origin: names the run, its checkpoint and the weights.
 
     Raises:
-        DragomanError: if the format cannot express the run, or its package is not installed.
+        DragomanError: if the format cannot express the run or has no such quantization, or its
+            package is not installed.
     """
     if len(translator.models) > 1:
         raise DragomanError("export: name one run; an ensemble has no single model to write")
-    files, usage = FORMATS[format](translator, quantization)
+    write, quantizations = FORMATS[format]
+    if quantization not in quantizations:
+        raise DragomanError(
+            f"--quantization: --format {format} has no {quantization}, expected "
+            f"{one_of(quantizations)}"
+        )
+    files, usage = write(translator, quantization)
     config = translator.config
-    texts = {"translate.py": program(config, usage), "README.txt": readme(config, usage, origin)}
+    if usage is None:
+        texts = {"README.txt": release.readme(config.data.src, config.data.tgt, origin)}
+    else:
+        texts = {
+            "translate.py": program(config, usage),
+            "README.txt": readme(config, usage, origin),
+        }
     return {
         **files,
         **translator.src_tokenizer.files("src"),
@@ -75,7 +89,15 @@ def _replaceable(folder: Path) -> bool:
         return False
 
 
-FORMATS: dict[str, Callable[[Translator, str], tuple[dict[str, bytes], Usage]]] = {
-    "ctranslate2": ctranslate2.export,
-    "onnx": onnx.export,
+class Format(NamedTuple):
+    """What writes a format, and the number formats it writes weights in."""
+
+    write: Callable[[Translator, str], tuple[dict[str, bytes], Usage | None]]
+    quantizations: tuple[str, ...]
+
+
+FORMATS = {
+    "dragoman": Format(release.export, ("float32", "float16")),
+    "ctranslate2": Format(ctranslate2.export, ("float32", "int8")),
+    "onnx": Format(onnx.export, ("float32",)),
 }

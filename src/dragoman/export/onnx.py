@@ -39,15 +39,10 @@ def export(translator: Translator, quantization: str) -> tuple[dict[str, bytes],
     """Return the graphs by file name, and how they are used.
 
     Raises:
-        DragomanError: if ONNX is not installed, or for a model or quantization it is not for.
+        DragomanError: if ONNX is not installed, or for a model it is not for.
     """
     config = translator.config
     check(config.model)
-    if quantization != "float32":
-        raise DragomanError(
-            f"--quantization: ONNX graphs hold float32, not {quantization}; that is for "
-            "--format ctranslate2"
-        )
     require("onnx")
     weights = plain_weights(translator.models[0])
     files = {

@@ -21,10 +21,15 @@ def weights_of(model: nn.Module) -> Tensors:
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file. No metadata: their order would change the bytes."""
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return a safetensors file. No metadata: their order would change the bytes."""
     # Names sorted and storage made plain, so that equal weights are equal files.
-    write_atomic(path, save({n: tensors[n].cpu().contiguous() for n in sorted(tensors)}))
+    return save({name: tensors[name].cpu().contiguous() for name in sorted(tensors)})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file."""
+    write_atomic(path, tensor_bytes(tensors))
 
 
 def read_tensors(path: Path) -> Tensors:

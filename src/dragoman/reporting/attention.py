@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dragoman.config import DecodeConfig
@@ -59,6 +60,29 @@ def choose(weights: Weights, name: str | None, head: int | None) -> tuple[str, M
     return f"{name}, head {head}", matrix[head : head + 1]
 
 
+def forced(
+    translator: Translator, source: str, target: str
+) -> tuple[list[str], list[str], Weights]:
+    """Return the tokens of a source and of its translation, and all attention between them.
+
+    Both are cut where translating cuts: at ``data.max_length``.
+    """
+    longest = translator.config.data.max_length - 1
+    src = [*translator.encode_line(source)[:longest], EOS]
+    tgt = [*translator.tgt_tokenizer.encode(target)[:longest], EOS]
+    weights = attention_weights(translator.models[0], translator.batch([src], [tgt]))
+    return translator.src_tokenizer.tokens(src), translator.tgt_tokenizer.tokens(tgt), weights
+
+
+def sentence_figure(translator: Translator, source: str, target: str, title: str) -> Figure | None:
+    """Draw where a translation looks in its source; None if the model has no attention."""
+    src, tgt, weights = forced(translator, source, target)
+    attention = word_attention(weights)
+    if attention is None:
+        return None
+    return attention_figure(attention[0].float().cpu().numpy(), src, tgt, title)
+
+
 def draw_attention(
     translator: Translator,
     sentence: str,
@@ -80,14 +104,9 @@ def draw_attention(
         raise DragomanError("--sentence: is empty")
     if target is None:
         target = translator.translate([sentence], decode)[0][0].text
-    longest = translator.config.data.max_length - 1  # as far as the translation has read it
-    src = [*translator.encode_line(sentence)[:longest], EOS]
-    tgt = [*translator.tgt_tokenizer.encode(target), EOS]
-    batch = translator.batch([src], [tgt])
-    title, matrix = choose(attention_weights(translator.models[0], batch), name, head)
-    src_tokens = translator.src_tokenizer.tokens(src)
+    src_tokens, tgt_tokens, weights = forced(translator, sentence, target)
+    title, matrix = choose(weights, name, head)
     # Row t of the decoder predicts target t; its own attention looks at what it was fed.
-    tgt_tokens = translator.tgt_tokenizer.tokens(tgt)
     fed = ["<bos>", *tgt_tokens[:-1]]
     across = src_tokens if name is None or not name.endswith("self") else fed
     down = tgt_tokens

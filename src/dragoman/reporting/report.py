@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from dragoman.config import Config
 from dragoman.data.corpora import iter_pairs
-from dragoman.data.tokenizers import EOS, UNK
-from dragoman.decoding.forced import attention_weights, word_attention
+from dragoman.data.tokenizers import UNK
 from dragoman.decoding.translator import Translator
 from dragoman.evaluation.significance import compare
+from dragoman.reporting.attention import sentence_figure
 from dragoman.reporting.breakdown import (
     Bucket,
     Sentence,
@@ -25,7 +25,7 @@ from dragoman.reporting.breakdown import (
     frequencies,
     unseen_share,
 )
-from dragoman.reporting.heatmap import attention_figure, figure_png
+from dragoman.reporting.heatmap import figure_png
 
 SHOWN = 8  # sentences of a kind
 STYLE = """
@@ -62,7 +62,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], wide: bool = Fals
 
 def _curves(folder: Path) -> str:
     """Draw loss and validation BLEU from the run's log."""
-    entries = [json.loads(row) for row in (folder / "train.jsonl").read_text("utf-8").splitlines()]
+    log = folder / "train.jsonl"
+    if not log.exists():
+        return '<p class="note">An exported run has no log.</p>'
+    entries = [json.loads(row) for row in log.read_text("utf-8").splitlines()]
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for kind, name in (("train", "training, smoothed"), ("validation", "validation")):
@@ -100,16 +103,10 @@ def _sentences(found: Sequence[Sentence], others: Mapping[int, str] | None = Non
 def _attention(translator: Translator, sentences: Sequence[Sentence]) -> str:
     """Draw what the model looks at for some sentences."""
     parts = []
-    limit = translator.config.data.max_length - 1
     for s in sentences:
-        src = [*translator.encode_line(s.source)[:limit], EOS]
-        tgt = [*translator.tgt_tokenizer.encode(s.hypothesis)[:limit], EOS]
-        weights = attention_weights(translator.models[0], translator.batch([src], [tgt]))
-        matrix = word_attention(weights)
-        if matrix is None:
+        figure = sentence_figure(translator, s.source, s.hypothesis, f"no. {s.number}")
+        if figure is None:
             return '<p class="note">This model has no attention.</p>'
-        tokens = translator.src_tokenizer.tokens(src), translator.tgt_tokenizer.tokens(tgt)
-        figure = attention_figure(matrix[0].float().cpu().numpy(), *tokens, f"no. {s.number}")
         parts.append(_picture(figure, f"attention of sentence {s.number}"))
     return "\n".join(parts)
 

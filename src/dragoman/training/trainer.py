@@ -94,8 +94,8 @@ class Trainer:
         theirs = load_translator([other], device="cpu")
         if not all(map(same_tokens, self.tokenizers, (theirs.src_tokenizer, theirs.tgt_tokenizer))):
             raise DragomanError(
-                f"train.init_from: {other.folder} has another vocabulary; data.tokenizer and "
-                "data.corpora must be as there"
+                f"train.init_from: {other.folder} has another vocabulary; "
+                f"data.tokenizer.from_run={other.folder} takes over that one"
             )
         load_weights(self.module, weights_of(cast(nn.Module, theirs.models[0])), other.folder)
 

@@ -16,7 +16,6 @@ from dragoman.config import Config
 from dragoman.data.batching import Batch
 from dragoman.data.corpora import read_pairs
 from dragoman.data.tokenizers import EOS, Tokenizer
-from dragoman.decoding.forced import attention_weights, word_attention
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import METRICS
@@ -161,21 +160,9 @@ class Validator:
         ]
         board.text(step, "samples", "\n".join(table))
         if self.config.log.figures:
-            self._draw(board, step, lines[0], texts[0])
+            from dragoman.reporting.attention import sentence_figure  # brings matplotlib
 
-    def _draw(self, board: Board, step: int, line: str, translation: str) -> None:
-        from dragoman.reporting.heatmap import attention_figure
-
-        translator = self.translator
-        src = [*translator.encode_line(line), EOS]
-        tgt = [*translator.tgt_tokenizer.encode(translation), EOS]
-        weights = attention_weights(translator.models[0], translator.batch([src], [tgt]))
-        attention = word_attention(weights)
-        if attention is not None:
-            figure = attention_figure(
-                attention[0].float().cpu().numpy(),
-                translator.src_tokenizer.tokens(src),
-                translator.tgt_tokenizer.tokens(tgt),
-                f"attention at step {step}",
-            )
-            board.figure(step, "attention", figure)
+            title = f"attention at step {step}"
+            figure = sentence_figure(self.translator, lines[0], texts[0], title)
+            if figure is not None:
+                board.figure(step, "attention", figure)

@@ -1,0 +1,229 @@
+"""The page docs/results.md, made of nothing but the evidence under docs/results.
+
+A row of the results is a recipe with its seeds, scored on the test split once; a recipe tried is a
+run, scored on validation alone. ``results.yaml`` names them all.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from dragoman import settings
+from dragoman.config import Config
+from dragoman.data.corpora import read_pairs
+from dragoman.errors import DragomanError
+from dragoman.evaluation.metrics import METRICS, MetricResult
+from dragoman.evaluation.scores import read_hypotheses
+from dragoman.evaluation.significance import paired_bootstrap_of_means, resampled_means
+
+ROOT = Path(__file__).parents[1]
+ROWS = Path(__file__).with_name("results.yaml")
+RESULTS = ROOT / "docs" / "results"
+SPLIT = "test_2016_flickr"
+COLUMNS = ("bleu", "bleu_lc", "bleu_lc_tok", "chrf", "ter")
+
+INTRODUCTION = f"""# Results
+
+Multi30k, `{SPLIT}`, text only, trained from scratch. Checkpoints were chosen on the validation
+split; the test split was scored once, at the end. Figures are means over the seeds named, with
+their standard deviation (sd) where there are several. No seed was left out. `make results` trains
+what is missing and rewrites this page.
+
+Behind each row lies `docs/results/<row>/<seed>/` with the resolved config, the log of all steps,
+the scores and the hypotheses. To re-score a run without Dragoman:
+
+    gunzip -c data/multi30k/raw/{SPLIT}.en.gz > reference.en
+    sacrebleu reference.en -i docs/results/transformer/1/hypotheses.{SPLIT}.txt
+
+`bleu` is cased sacreBLEU on detokenised text, `bleu_lc` the same lower-cased, `bleu_lc_tok` the
+lower-cased, tokenised figure of most papers; [how-it-works.md](how-it-works.md#evaluation) says how
+it is made. The 95 % interval is that of the mean `bleu`, by bootstrap over sentences; p is of the
+paired bootstrap against the row above, where that one translates the same pair. Minutes are of
+training alone, on the device named.
+"""
+RECIPES = """## Recipes tried
+
+Every recipe was judged on the validation split, with the search of the results; test sets play no
+part here. Runs are shortened, so that more of them can be tried: compare within a table.
+"""
+
+
+class Row(NamedTuple):
+    """A recipe and its runs: a line of the results or, with a reason, of the recipes tried."""
+
+    name: str
+    args: list[str]
+    seeds: list[int]
+    gpu: bool
+    before: list[str]
+    why: str
+    group: str
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is scored on validation alone."""
+        return bool(self.group)
+
+
+def read_rows() -> list[Row]:
+    """Return the rows of ``results.yaml``: results first, then recipes tried."""
+    found = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
+    groups = {"": found["results"], **found.get("recipes", {})}
+    return [
+        Row(
+            r["row"],
+            r["args"],
+            r.get("seeds", [1]),
+            r.get("gpu", False),
+            r.get("before", []),
+            r.get("why", ""),
+            group,
+        )
+        for group, rows in groups.items()
+        for r in rows
+    ]
+
+
+def evidence(row: Row, seed: int) -> Path:
+    """Return the folder that backs one run of a row."""
+    home = RESULTS / "recipes" if row.is_trial else RESULTS
+    return home / row.name / str(seed)
+
+
+def is_done(row: Row, seed: int) -> bool:
+    """Whether a run's evidence is there."""
+    split = "val" if row.is_trial else SPLIT
+    return (evidence(row, seed) / f"scores.{split}.json").exists()
+
+
+class Scored(NamedTuple):
+    """The runs of a row, as far as they are there."""
+
+    row: Row
+    seeds: list[int]
+    config: Config
+    scores: list[dict[str, Any]]
+    facts: list[dict[str, Any]]
+    results: list[MetricResult]
+
+
+def load(row: Row, root: Path) -> Scored | None:
+    """Read a row's evidence; None if there is none."""
+    folder = evidence(row, 0).parent
+    found = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
+    seeds = sorted(int(name) for name in found if is_done(row, int(name)))
+    if not seeds:
+        return None
+    folders = [evidence(row, seed) for seed in seeds]
+    config = settings.load(folders[0] / "config.yaml")
+    config.data.root = str(root)
+    _, references = read_pairs(config.data, SPLIT)
+    results = [
+        METRICS["bleu"](
+            read_hypotheses(path / f"hypotheses.{SPLIT}.txt"), references, config.data.tgt
+        )
+        for path in folders
+    ]
+    scores = [json.loads((path / f"scores.{SPLIT}.json").read_text()) for path in folders]
+    for path, score, result in zip(folders, scores, results, strict=True):
+        if round(result.score, 4) != score["bleu"]["score"]:
+            raise DragomanError(
+                f"{path}: the hypotheses score {result.score:.4f}, not what is said"
+            )
+    facts = [json.loads((path / "run.json").read_text()) for path in folders]
+    return Scored(row, seeds, config, scores, facts, results)
+
+
+def line(found: Scored, above: Scored | None) -> list[str]:
+    """Return a row of the table."""
+    config, scores, facts = found.config, found.scores, found.facts
+    d = config.decode
+    search = f"{d.method} {d.beam_size}" if d.method == "beam" else d.method
+    figures = []
+    for name in COLUMNS:
+        values = [score[name]["score"] for score in scores]
+        sd = f" (sd {statistics.stdev(values):.2f})" if len(values) > 1 and name == "bleu" else ""
+        figures.append(f"{statistics.mean(values):.2f}{sd}")
+    low, high = np.percentile(resampled_means([found.results])[0], [2.5, 97.5])
+    pair, p = (config.data.src, config.data.tgt), ""
+    if above is not None and (above.config.data.src, above.config.data.tgt) == pair:
+        p = f"{paired_bootstrap_of_means(found.results, above.results):.3f}"
+    figures[0] = f"**{figures[0]}** [{low:.1f}, {high:.1f}]"
+    return [
+        f"[{found.row.name}](results/{found.row.name})",
+        "→".join(pair),
+        ", ".join(map(str, found.seeds)),
+        *figures,
+        p,
+        f"{facts[0]['parameters'] / 1e6:.1f} M",
+        f"{statistics.mean(f['minutes'] for f in facts):.0f}",
+        f"{statistics.mean(f['target_tokens'] for f in facts) / 1e6:.1f} M",
+        f"{search}, {d.length_penalty_form} {d.length_penalty:g}",
+        f"`python train.py {' '.join(found.row.args)}`",
+    ]
+
+
+def trial(row: Row) -> list[str] | None:
+    """Return a line about a recipe that was tried; None if it has not been."""
+    folders = [evidence(row, seed) for seed in row.seeds if is_done(row, seed)]
+    if not folders:
+        return None
+    scores = [json.loads((path / "scores.val.json").read_text())["bleu"] for path in folders]
+    facts = [json.loads((path / "run.json").read_text()) for path in folders]
+    return [
+        f"[{row.name}](results/recipes/{row.name})",
+        row.why,
+        f"{statistics.mean(score['score'] for score in scores):.2f}",
+        str(len(folders)),
+        f"{facts[0]['parameters'] / 1e6:.1f} M",
+        f"{statistics.mean(f['minutes'] for f in facts):.0f}",
+        f"{statistics.mean(f['target_tokens'] for f in facts) / 1e6:.1f} M",
+        f"`{' '.join(row.args)}`",
+    ]
+
+
+def markdown(head: list[str], lines: list[list[str]]) -> list[str]:
+    """Return a table."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)]
+
+
+def page(rows: list[Row], root: Path) -> str:
+    """Return docs/results.md."""
+    head = ["row", "pair", "seeds", *(f"`{name}`" for name in COLUMNS), "p"]
+    head += ["parameters", "minutes", "target tokens", "search", "command"]
+    lines: list[list[str]] = []
+    missing, above = [], None
+    signatures: dict[str, str] = {}
+    for row in rows:
+        gone = [str(seed) for seed in row.seeds if not is_done(row, seed)]
+        if gone and not row.is_trial:
+            missing.append(f"* {row.name}: seed {', '.join(gone)}")
+        found = None if row.is_trial else load(row, root)
+        if found is not None:
+            lines.append(line(found, above))
+            signatures = {name: found.scores[0][name]["signature"] for name in COLUMNS}
+            above = found
+    parts = [INTRODUCTION, *markdown(head, lines), ""]
+    if missing:
+        parts += ["Not trained yet (`make results` does):", "", *missing, ""]
+    parts += [
+        "Signatures:",
+        "",
+        *(f"* `{name}`: `{text}`" for name, text in signatures.items()),
+        "",
+    ]
+    head = ["recipe", "what and why", "`bleu`", "seeds", "parameters", "minutes", "target tokens"]
+    head += ["words for train.py"]
+    groups = dict.fromkeys(row.group for row in rows if row.is_trial)
+    for number, group in enumerate(groups):
+        tried = [told for row in rows if row.group == group and (told := trial(row))]
+        if tried:
+            parts += [RECIPES] if number == 0 else []
+            parts += [f"### {group}", "", *markdown(head, tried), ""]
+    return "\n".join(parts)

@@ -1,0 +1,105 @@
+"""A run of both directions, and another that goes on with its vocabulary and weights in one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import tinyruns
+from dragoman import settings
+from dragoman.cli import main, run_training
+from dragoman.config import Config, CorpusConfig
+from dragoman.decoding.translator import load_translator
+from dragoman.evaluation.scores import read_hypotheses
+from dragoman.models.weights import read_tensors, weights_of
+from dragoman.runs import Run
+from dragoman.training.distributed import Ranks
+from dragoman.training.trainer import Trainer
+
+BOTH = [
+    CorpusConfig("files", "de", "en", tag="<2en>"),
+    CorpusConfig("files", "en", "de", tag="<2de>"),
+]
+
+
+def config(folder: Path, corpora: list[CorpusConfig], **changes: object) -> Config:
+    made = tinyruns.config(folder, **changes)
+    made.data.corpora = corpora
+    settings.validate(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a run of both directions in it."""
+    folder = tmp_path_factory.mktemp("both")
+    tinyruns.write_pairs(folder / "text")
+    options = {"train__max_steps": 40, "train__schedule_steps": 40, "train__batch_size": 400}
+    tinyruns.train_run(config(folder, BOTH, run_name="both", model__dropout=0.0, **options))
+    return folder
+
+
+def test_another_pair_of_the_run_has_its_own_tag_and_files(
+    both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(both / "checkpoints" / "both")
+    here = load_translator([Run(Path(run))])
+    tags, found = set(), []
+    for pair in ("de-en", "en-de"):
+        words = ["evaluate", run, "--split", "test", "--pair", pair, "--output", str(tmp_path)]
+        assert main(words) == 0
+        assert f"scores.test.{pair}.json" in capsys.readouterr().out
+        data = here.config.data
+        data.src, data.tgt = pair.split("-")
+        lines = (both / "text" / f"test.{data.src}").read_text("utf-8").splitlines()
+        ours = [best[0].text for best in here.translate(lines, here.config.decode)]
+        assert read_hypotheses(tmp_path / f"hypotheses.test.{pair}.txt") == ours
+        tags.add(here.encode_line(lines[0])[0])
+        found.append(ours)
+    assert len(tags) == 2
+    assert found[0] != found[1]
+    assert main(["translate", run, "--pair", "de-fr"]) == 2
+    error = capsys.readouterr().err
+    assert "--pair: both was not trained to translate de-fr, expected de-en or en-de" in error
+
+
+def test_a_run_goes_on_with_another_ones_vocabulary_and_weights(both: Path) -> None:
+    source = Run(both / "checkpoints" / "both")
+    tuned = config(
+        both, BOTH[:1], run_name="tuned", train__max_steps=2,
+        train__init_from=str(source.folder), data__tokenizer__from_run=str(source.folder),
+    )  # fmt: skip
+    run = tinyruns.run_of(tuned)
+    run.create()
+    made = Trainer(tuned, run, Ranks())
+    weights = read_tensors(source.checkpoint("best") / "model.safetensors")
+    assert all(torch.equal(weights[n], t) for n, t in weights_of(made.module).items())
+    model = "tokenizer.model"
+    assert run_training(tuned, None) == 0
+    assert (run.checkpoint() / model).read_bytes() == (source.checkpoint() / model).read_bytes()
+    # Trained on one direction alone, the vocabulary would have been another.
+    alone = config(both, BOTH[:1], run_name="alone", train__max_steps=1)
+    other = tinyruns.train_run(alone).checkpoint()
+    assert (other / model).read_bytes() != (source.checkpoint() / model).read_bytes()
+
+
+def test_a_vocabulary_made_in_another_way_is_refused(
+    both: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(both / "checkpoints" / "both")
+    for changes, words in (
+        ({"data__tokenizer__vocab_size": 70}, "vocab_size=80 there, 70 here"),
+        ({"data__tokenizer__lowercase": True}, "lowercase=False there, True here"),
+        ({"data__tokenizer__from_run": "nowhere"}, "nowhere: not a run folder"),
+    ):
+        changes = {"data__tokenizer__from_run": source, **changes}
+        wrong = config(both, BOTH[:1], run_name="wrong", **changes)
+        assert run_training(wrong, None) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert words in error
+        assert not Path(wrong.checkpoint_dir, "wrong", "config.yaml").exists()
+        shutil.rmtree(Path(wrong.checkpoint_dir, "wrong"), ignore_errors=True)
