@@ -51,14 +51,18 @@ def collect(run: Run, row: Row) -> None:
     target = evidence(row, config.seed)
     kept = KEPT_OF_TRIALS if row.is_trial else KEPT
     found = [path for pattern in kept for path in sorted(run.folder.glob(pattern))]
-    if not any(path.name.startswith("scores.") for path in found):
+    scored = [path for path in found if path.name.startswith("scores.")]
+    if not scored:
         raise DragomanError(f"{run.folder}: not evaluated yet; run dragoman evaluate on it first")
+    chosen = {json.loads(path.read_text("utf-8"))["counts"]["weights"] for path in scored}
     target.mkdir(parents=True, exist_ok=True)
     for path in found:
         shutil.copy(path, target / path.name)
     settings.save(settings.portable(config), target / "config.yaml")
     last, best = (run.checkpoint(which) for which in ("last", "best"))
     state = read_state(last)
+    if chosen == {"as validated"}:
+        chosen = {read_state(best)["scored"]}
     facts = {
         "run": run.name,
         "parameters": sum(t.numel() for t in read_tensors(best / "model.safetensors").values()),
@@ -66,7 +70,7 @@ def collect(run: Run, row: Row) -> None:
         "target_tokens": state["target_tokens"],
         "steps": state["step"],
         "best_step": state["best_step"],
-        "weights": read_state(best)["scored"],
+        "weights": ", ".join(sorted(chosen)),
         "threads": config.threads,
         "versions": state["versions"],
     }

@@ -35,7 +35,7 @@ def keys() -> set[str]:
 
 def is_key(name: str) -> bool:
     plain = re.sub(r"\.\d+(?=\.|$)", "", name)  # data.corpora.0.tag
-    return plain in keys() or name.startswith(("data.files.", "hydra."))
+    return plain in keys() or name.startswith(("data.files.", "hydra.", "hydra/"))
 
 
 def slugs(page: Path) -> set[str]:
