@@ -45,7 +45,8 @@ the scores and the hypotheses. To re-score a run without Dragoman:
 lower-cased, tokenised figure of most papers; [how-it-works.md](how-it-works.md#evaluation) says how
 it is made. The 95 % interval is that of the mean `bleu`, by bootstrap over sentences; p is of the
 paired bootstrap against the row above, where that one translates the same pair. Minutes are of
-training alone, on the device named.
+training alone: "56 on 2" took 56 on two threads of a CPU. One thread a run, two runs at once, do as
+much in the same time.
 """
 RECIPES = """## Recipes tried
 
@@ -140,6 +141,13 @@ def load(row: Row, root: Path) -> Scored | None:
     return Scored(row, seeds, config, scores, facts, results)
 
 
+def minutes(facts: list[dict[str, Any]]) -> str:
+    """Return the mean time of training and, on CPUs, on how many threads."""
+    threads = sorted({f["threads"] for f in facts if f["threads"]})
+    mean = f"{statistics.mean(f['minutes'] for f in facts):.0f}"
+    return f"{mean} on {', '.join(map(str, threads))}" if threads else mean
+
+
 def line(found: Scored, above: Scored | None) -> list[str]:
     """Return a row of the table."""
     config, scores, facts = found.config, found.scores, found.facts
@@ -162,7 +170,7 @@ def line(found: Scored, above: Scored | None) -> list[str]:
         *figures,
         p,
         f"{facts[0]['parameters'] / 1e6:.1f} M",
-        f"{statistics.mean(f['minutes'] for f in facts):.0f}",
+        minutes(facts),
         f"{statistics.mean(f['target_tokens'] for f in facts) / 1e6:.1f} M",
         f"{search}, {d.length_penalty_form} {d.length_penalty:g}",
         f"`python train.py {' '.join(found.row.args)}`",
@@ -182,7 +190,7 @@ def trial(row: Row) -> list[str] | None:
         f"{statistics.mean(score['score'] for score in scores):.2f}",
         str(len(folders)),
         f"{facts[0]['parameters'] / 1e6:.1f} M",
-        f"{statistics.mean(f['minutes'] for f in facts):.0f}",
+        minutes(facts),
         f"{statistics.mean(f['target_tokens'] for f in facts) / 1e6:.1f} M",
         f"`{' '.join(row.args)}`",
     ]
