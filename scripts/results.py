@@ -144,9 +144,6 @@ def train_missing(rows: list[Row], jobs: int | None, everything: bool, own: list
         if not is_done(row, seed) and (gpus or everything or not row.gpu)
     ]
     places = [[f"device=cuda:{n}"] for n in range(gpus)] or [["device=cpu", "threads=1"]] * jobs
-    for row in rows:
-        if any(row is wanted for wanted, _ in cells):
-            prepare(row, own)
     free = list(places[:jobs])
 
     def one(cell: tuple[Row, int]) -> None:
@@ -156,9 +153,15 @@ def train_missing(rows: list[Row], jobs: int | None, everything: bool, own: list
         finally:
             free.append(place)
 
-    with ThreadPoolExecutor(min(jobs, len(places))) as pool:
-        futures = [pool.submit(one, cell) for cell in cells]
-        problems = [problem for future in futures if (problem := future.exception())]
+    problems: list[BaseException] = []
+    for builds_on in (False, True):  # rows that may build on the runs of others come after them
+        wave = [(row, seed) for row, seed in cells if bool(row.before) == builds_on]
+        for row in rows:
+            if any(row is wanted for wanted, _ in wave):
+                prepare(row, own)
+        with ThreadPoolExecutor(min(jobs, len(places))) as pool:
+            futures = [pool.submit(one, cell) for cell in wave]
+        problems += [problem for future in futures if (problem := future.exception())]
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
