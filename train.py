@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dragoman import compose
@@ -20,18 +21,22 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
-def main(composed: DictConfig) -> float:
+def main(composed: DictConfig) -> float | None:
     """Train the run that the command line describes, to its end or from where it stopped.
 
-    Return its best score on validation, which is what a sweeper such as Optuna's goes by.
+    In a sweep, return its best score on validation: what a sweeper such as Optuna's goes by.
     """
     from dragoman.cli import run_training
 
-    config, experiment = from_hydra(composed), HydraConfig.get().runtime.choices.get("experiment")
+    hydra_config, config = HydraConfig.get(), from_hydra(composed)
+    experiment = hydra_config.runtime.choices.get("experiment")
     status = run_training(config, experiment)
     if status:
         sys.exit(status)
-    return float(read_state(run_of(config, experiment).checkpoint("last"))["best_score"])
+    if hydra_config.mode != RunMode.MULTIRUN:  # other ranks may be done before rank 0 has saved
+        return None
+    score: float | None = read_state(run_of(config, experiment).checkpoint("last"))["best_score"]
+    return score
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ class _Output:
             loss, wrong = self._backward(logits, target.flatten())
             parts.append(loss)
             if weight is not None:
-                wrong.mul_(weight.flatten()[:, None])
+                wrong.mul_(weight.view(-1, 1))
             gradient.copy_((wrong @ self.weight_VD).view_as(gradient))
             weight_grad.addmm_(wrong.t(), x)
             bias_grad.addmv_(wrong.t(), ones[: len(x)])  # faster than a sum over the rows
