@@ -91,10 +91,14 @@ def read_rows() -> list[Row]:
     ]
 
 
+def home(row: Row) -> Path:
+    """Return the folder of a row's evidence, one folder a seed."""
+    return (RESULTS / "recipes" if row.is_trial else RESULTS) / row.name
+
+
 def evidence(row: Row, seed: int) -> Path:
     """Return the folder that backs one run of a row."""
-    home = RESULTS / "recipes" if row.is_trial else RESULTS
-    return home / row.name / str(seed)
+    return home(row) / str(seed)
 
 
 def is_done(row: Row, seed: int) -> bool:
@@ -116,8 +120,7 @@ class Scored(NamedTuple):
 
 def load(row: Row, root: Path) -> Scored | None:
     """Read a row's evidence; None if there is none."""
-    folder = evidence(row, 0).parent
-    found = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
+    found = [p.name for p in home(row).iterdir()] if home(row).is_dir() else []
     seeds = sorted(int(name) for name in found if is_done(row, int(name)))
     if not seeds:
         return None

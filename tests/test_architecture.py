@@ -24,6 +24,7 @@ ORDER = [
     ("evaluation", "export"),
     ("reporting",),
     ("training",),
+    ("commands",),
     ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
-import yaml
-from tqdm import tqdm
-
-from dragoman import __version__, settings
+from dragoman import __version__, commands
 from dragoman.config import Config
-from dragoman.errors import DragomanError, nearest, one_of
-from dragoman.runs import Run, find_run, run_of
+from dragoman.errors import DragomanError
+from dragoman.runs import run_of
 
 # The exit code of every error; what went wrong is said in words.
 FAILED = 2
@@ -61,243 +56,6 @@ def run_training(config: Config, experiment: str | None) -> int:
     return 0
 
 
-def split_words(words: Sequence[str]) -> tuple[list[Run], list[str]]:
-    """Part a command's words into runs and ``key=value`` overrides."""
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
-    runs = [find_run(word) for word in words if word not in overrides]
-    if not runs:
-        raise DragomanError("name a run: a folder under checkpoints, or its path")
-    return runs, overrides
-
-
-def override_decoding(config: Config, overrides: Sequence[str]) -> Config:
-    """Return a config with ``decode.key=value`` overrides applied and checked.
-
-    Raises:
-        DragomanError: for any other section, an unknown key, or a value of the wrong type.
-    """
-    known = [key for key in settings.known_keys(config) if key.startswith("decode.")]
-    for override in overrides:
-        path = override.partition("=")[0]
-        if path in known:
-            continue
-        if path in settings.known_keys(config):
-            raise DragomanError(
-                f"{path}: is part of the trained run; only decode.* keys can be changed here"
-            )
-        raise DragomanError(f"there is no key '{path}'{nearest(path, known)}")
-    data = settings.to_dict(config)
-    for override in overrides:
-        path, _, value = override.partition("=")
-        try:
-            data["decode"][path.removeprefix("decode.")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise DragomanError(f"{path}: '{value}' is not a value") from None
-    return settings.from_dict(data, origin="command line")
-
-
-def _load(arguments: argparse.Namespace) -> tuple[Any, list[Run], Config]:
-    """Return the translator, runs and config that the common arguments describe."""
-    from dragoman.decoding.translator import load_translator
-
-    runs, overrides = split_words(arguments.words)
-    settings.check_device(arguments.device)
-    translator = load_translator(runs, arguments.checkpoint, arguments.weights, arguments.device)
-    config = override_decoding(translator.config, overrides)
-    if arguments.root is not None:
-        config.data.root = arguments.root
-    if arguments.pair is not None:
-        trained = [f"{c.src}-{c.tgt}" for c in config.data.corpora]
-        if arguments.pair not in trained:
-            raise DragomanError(
-                f"--pair: {runs[0].name} was not trained to translate {arguments.pair}, expected "
-                f"{one_of(dict.fromkeys(trained))}"
-            )
-        corpus = config.data.corpora[trained.index(arguments.pair)]
-        config.data.src, config.data.tgt = corpus.src, corpus.tgt
-    translator.config = config
-    return translator, runs, config
-
-
-def _label(arguments: argparse.Namespace, split: str) -> str:
-    """Return what files about a split are named after: the split, with ``--pair`` that too."""
-    return split if arguments.pair is None else f"{split}.{arguments.pair}"
-
-
-def _origin(arguments: argparse.Namespace, runs: Sequence[Run]) -> dict[str, Any]:
-    """Return which weights translations come from."""
-    return {
-        "runs": [run.name for run in runs],
-        "checkpoint": [run.checkpoint(arguments.checkpoint).name for run in runs],
-        "weights": arguments.weights or "as validated",
-    }
-
-
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Score runs on a split, and compare with another run if asked to."""
-    from dragoman.evaluation.evaluate import evaluate as run_evaluation
-    from dragoman.evaluation.evaluate import write_evaluation
-    from dragoman.evaluation.scores import format_scores, read_hypotheses
-    from dragoman.evaluation.significance import compare, format_comparison
-
-    translator, runs, config = _load(arguments)
-    split = arguments.split or config.data.validation_split
-    if len(runs) > 1 and arguments.output is None:
-        raise DragomanError("--output: name a folder for the scores of an ensemble")
-    folder = Path(arguments.output) if arguments.output else runs[0].folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise DragomanError(f"{folder}: cannot be made ({problem.strerror})") from None
-    label = _label(arguments, split)
-    others = [find_run(name) for name in arguments.compare or []]
-    rivals = [read_hypotheses(run.folder / f"hypotheses.{label}.txt") for run in others]
-    with tqdm(unit=" sentences", desc=f"translating {split}", disable=None, leave=False) as bar:
-        done = run_evaluation(translator, split, config.decode, bar.update)
-    origin = _origin(arguments, runs)
-    write_evaluation(folder, label, done, config.decode, origin)
-    d = config.decode
-    print(
-        f"{', '.join(origin['runs'])} on {split}: {len(done.sources)} sentences, {d.method}"
-        f"{f' {d.beam_size}' if d.method == 'beam' else ''}, length penalty "
-        f"{d.length_penalty_form} {d.length_penalty:g}"
-    )
-    print(format_scores(done.scores))
-    print(f"written to {folder}/scores.{label}.json and hypotheses.{label}.txt")
-    for number in range(min(arguments.samples, len(done.sources))):
-        print(f"\n  source       {done.sources[number].strip()}")
-        print(f"  translation  {done.hypotheses[number]}")
-        print(f"  reference    {done.references[number].strip()}")
-    for run, rival in zip(others, rivals, strict=True):
-        print(f"\npaired against {run.name} (p below 0.05: not chance)")
-        print(format_comparison(compare(done.hypotheses, rival, done.references, config.data.tgt)))
-
-
-def translate(arguments: argparse.Namespace) -> None:
-    """Translate standard input or a file, line by line."""
-    from dragoman.data.textfiles import decode_lines, read_lines
-    from dragoman.decoding.translator import stream
-
-    translator, _, config = _load(arguments)
-    if arguments.input is None:
-        lines: Iterator[str] = decode_lines(sys.stdin.buffer, "standard input")
-    else:
-        lines = read_lines(Path(arguments.input))
-    with ExitStack() as files:
-        out = sys.stdout
-        if arguments.output is not None:
-            try:
-                out = files.enter_context(open(arguments.output, "w", encoding="utf-8"))
-            except OSError as problem:
-                raise DragomanError(
-                    f"{arguments.output}: cannot be written ({problem.strerror})"
-                ) from None
-        elif isinstance(out, io.TextIOWrapper):
-            out.reconfigure(encoding="utf-8")
-        several = config.decode.nbest > 1
-        for number, found in enumerate(stream(translator, lines, config.decode), start=1):
-            for best in found:
-                cells = (str(number), f"{best.score:.6f}", best.text) if several else (best.text,)
-                print(*cells, sep="\t", file=out)
-            out.flush()
-
-
-def backtranslate(arguments: argparse.Namespace) -> None:
-    """Make sentence pairs of monolingual text."""
-    from dragoman.decoding.synthetic import write_pairs
-
-    translator, runs, config = _load(arguments)
-    output = Path(arguments.output)
-    origin = _origin(arguments, runs)
-    with tqdm(unit=" sentences", desc="translating", disable=None, leave=False) as bar:
-        inputs = [Path(name) for name in arguments.input]
-        write_pairs(translator, inputs, output, config.decode, origin, print, bar.update)
-    src, tgt = config.data.src, config.data.tgt
-    languages = f"src: {tgt}, tgt: {src}"
-    print(
-        f"written to {output}.{src} and {output}.{tgt}\n"
-        f"to train {tgt}->{src} on them too (back-translation; for {src}->{tgt}, self-training, "
-        "swap the languages):\n"
-        f"  data.src={tgt} data.tgt={src} "
-        f"'+data.files.synthetic=\"{output.resolve()}.{{lang}}\"' "
-        f"data.corpora='[{{source: {config.data.name}, {languages}}}, "
-        f"{{source: files, split: synthetic, {languages}}}]'"
-    )
-
-
-def make_report(arguments: argparse.Namespace) -> None:
-    """Write one HTML page about a run and its translations of a split."""
-    from dragoman.data.corpora import read_pairs
-    from dragoman.evaluation.scores import read_hypotheses, read_scores
-    from dragoman.files import write_atomic
-    from dragoman.reporting.breakdown import sentences_of
-    from dragoman.reporting.report import report_page
-
-    translator, runs, config = _load(arguments)
-    folder, split = runs[0].folder, arguments.split or config.data.validation_split
-    sources, references = read_pairs(config.data, split)
-    label = _label(arguments, split)
-    scores = read_scores(folder, label)
-    hypotheses = read_hypotheses(folder / f"hypotheses.{label}.txt")
-    other = None
-    if arguments.compare is not None:
-        rival = find_run(arguments.compare)
-        theirs = read_hypotheses(rival.folder / f"hypotheses.{label}.txt")
-        other = (rival.name, sentences_of(sources, theirs, references))
-    found = sentences_of(sources, hypotheses, references)
-    path = Path(arguments.output or folder / f"report.{label}.html")
-    write_atomic(path, report_page(translator, folder, split, scores, found, other))
-    print(f"written to {path}")
-
-
-def attention(arguments: argparse.Namespace) -> None:
-    """Draw the attention of a sentence, or measure its alignments on the embedded corpus."""
-    from dragoman.data.corpora import read_pairs
-    from dragoman.reporting.attention import caption_alignment, draw_attention
-
-    translator, runs, config = _load(arguments)
-    split = arguments.aer
-    if split is None and config.data.name == "captions":
-        split = config.data.validation_split
-    rate = None if split is None else caption_alignment(translator, split)
-    sentence = arguments.sentence
-    if sentence is None:
-        sentence = read_pairs(config.data, config.data.validation_split)[0][0]
-    parts = ["attention", arguments.layer, None if arguments.head is None else f"h{arguments.head}"]
-    path = Path(arguments.output or runs[0].folder / f"{'.'.join(p for p in parts if p)}.png")
-    target = draw_attention(
-        translator,
-        sentence,
-        config.decode,
-        path,
-        target=arguments.target,
-        name=arguments.layer,
-        head=arguments.head,
-    )
-    print(f"source       {sentence}\ntranslation  {target}\npicture      {path}")
-    if rate is not None:
-        print(
-            f"alignment error rate on {split}: {100 * rate.rate:.1f} % "
-            f"(precision {100 * rate.precision:.1f} %, recall {100 * rate.recall:.1f} %)"
-        )
-
-
-def export(arguments: argparse.Namespace) -> None:
-    """Write a run into a folder for another runtime."""
-    from dragoman.export.export import export as run_export
-    from dragoman.export.export import write_export
-
-    translator, runs, _ = _load(arguments)
-    checkpoint = runs[0].checkpoint(arguments.checkpoint).name
-    origin = f"run {runs[0].name}, {checkpoint}, weights: {arguments.weights or 'as validated'}"
-    files = run_export(translator, arguments.format, arguments.quantization, origin)
-    suffix = "" if arguments.quantization == "float32" else f"-{arguments.quantization}"
-    folder = Path(arguments.output or runs[0].folder / f"{arguments.format}{suffix}")
-    write_export(folder, files)
-    size = sum(len(content) for content in files.values()) / 1e6
-    print(f"{origin}\nwritten to {folder} ({size:.1f} MB); README.txt there says how to use it")
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the command line of ``dragoman``."""
     main = _Parser(
@@ -305,10 +63,10 @@ def parser() -> argparse.ArgumentParser:
         description="Score, use and look into translation models trained with train.py.",
     )
     main.add_argument("--version", action="version", version=f"dragoman {__version__}")
-    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, function: Callable[[argparse.Namespace], None], text: str) -> Any:
-        sub = commands.add_parser(name, help=text, description=text)
+    def command(name: str, text: str) -> Any:
+        sub = subparsers.add_parser(name, help=text, description=text)
         sub.add_argument(
             "words", nargs="+", metavar="RUN",
             help="run folder (several: an ensemble); words like decode.beam_size=8 "
@@ -321,28 +79,28 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--root", help="folder of the data, if not where training found it")
         sub.add_argument("--pair", metavar="SRC-TGT",
                          help="another language pair that the run was trained on")  # fmt: skip
-        sub.set_defaults(function=function)
+        sub.set_defaults(function=getattr(commands, name))
         return sub
 
-    sub = command("evaluate", evaluate, "score a run on a split with BLEU, chrF and TER")
+    sub = command("evaluate", "score a run on a split with BLEU, chrF and TER")
     sub.add_argument("--split", help="default: the validation split")
     sub.add_argument("--compare", action="append", metavar="RUN_B",
                      help="paired significance test against an evaluated run")  # fmt: skip
     sub.add_argument("--output", metavar="FOLDER", help="default: the run folder")
     sub.add_argument("--samples", type=int, default=0, help="print this many translations")
-    sub = command("translate", translate, "translate standard input (or a file) line by line")
+    sub = command("translate", "translate standard input (or a file) line by line")
     sub.add_argument("--input", metavar="FILE", help="default: standard input")
     sub.add_argument("--output", metavar="FILE", help="default: standard output")
-    sub = command("backtranslate", backtranslate, "make sentence pairs of monolingual text")
+    sub = command("backtranslate", "make sentence pairs of monolingual text")
     sub.add_argument("--input", metavar="FILE", nargs="+", required=True,
                      help="text in the run's source language, plain or .gz")  # fmt: skip
     sub.add_argument("--output", metavar="PREFIX", required=True,
                      help="writes PREFIX.<language>, for both languages")  # fmt: skip
-    sub = command("report", make_report, "write a page (HTML) about a run that was evaluated")
+    sub = command("report", "write a page (HTML) about a run that was evaluated")
     sub.add_argument("--split", help="default: the validation split")
     sub.add_argument("--compare", metavar="RUN_B", help="another evaluated run beside it")
     sub.add_argument("--output", metavar="HTML", help="default: in the run folder")
-    sub = command("attention", attention, "draw the attention of a sentence as a heat map (PNG)")
+    sub = command("attention", "draw the attention of a sentence as a heat map (PNG)")
     sub.add_argument("--sentence", help="source sentence; default: the first of validation")
     sub.add_argument("--target", help="draw this translation instead of the model's own")
     sub.add_argument("--layer", help="for example encoder.0.self, decoder.2.cross or "
@@ -350,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--head", type=int, help="one head of --layer; default: all")
     sub.add_argument("--output", metavar="PNG", help="default: in the run folder")
     sub.add_argument("--aer", metavar="SPLIT", help="alignment error rate (embedded corpus)")
-    sub = command("export", export, "write a run into one folder, also for CTranslate2 or ONNX")
+    sub = command("export", "write a run into one folder, also for CTranslate2 or ONNX")
     sub.add_argument("--format", required=True, choices=("dragoman", "ctranslate2", "onnx"),
                      help="dragoman: a RUN to hand on, of one checkpoint; ctranslate2: "
                      "Transformers; onnx: recurrent models")  # fmt: skip
@@ -370,10 +128,10 @@ def _drop_output() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``dragoman`` command; return the exit code."""
     warnings.showwarning = _warn
-    commands = parser()
-    arguments, rest = commands.parse_known_args(argv)
+    words = parser()
+    arguments, rest = words.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
-        commands.error(f"unknown option {unknown[0]}")
+        words.error(f"unknown option {unknown[0]}")
     arguments.words += rest  # overrides may follow the options
     try:
         arguments.function(arguments)
