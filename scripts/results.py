@@ -131,8 +131,10 @@ def run_python(words: list[str], log: Path) -> None:
         raise DragomanError(f"{log.stem}: {''.join(last)} ({log})")
 
 
-def train_missing(rows: list[Row], jobs: int | None, everything: bool, own: list[str]) -> None:
-    """Train all cells that have no evidence, some at once."""
+def train_missing(
+    rows: list[Row], jobs: int | None, everything: bool, own: list[str]
+) -> list[BaseException]:
+    """Train all cells that have no evidence, some at once; return why some are still missing."""
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -157,17 +159,16 @@ def train_missing(rows: list[Row], jobs: int | None, everything: bool, own: list
     for builds_on in (False, True):  # rows that may build on the runs of others come after them
         wave = [(row, seed) for row, seed in cells if bool(row.before) == builds_on]
         for row in rows:
-            if any(row is wanted for wanted, _ in wave):
-                prepare(row, own)
+            try:
+                if any(row is wanted for wanted, _ in wave):
+                    prepare(row, own)
+            except DragomanError as problem:
+                problems.append(problem)
+                wave = [cell for cell in wave if cell[0] is not row]
         with ThreadPoolExecutor(min(jobs, len(places))) as pool:
             futures = [pool.submit(one, cell) for cell in wave]
-        problems += [problem for future in futures if (problem := future.exception())]
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
-    if problems:
-        raise DragomanError(
-            f"{len(problems)} of {len(cells)} runs did not end; the table lacks them"
-        )
+        problems += [reason for future in futures if (reason := future.exception())]
+    return problems
 
 
 def main(words: list[str] | None = None) -> None:
@@ -186,6 +187,7 @@ def main(words: list[str] | None = None) -> None:
         if name not in rows:
             parser.error(f"no row {name} in {page.ROWS.name}: {', '.join(rows)}")
     root = option(own, "data.root", DataConfig.root)
+    problems: list[BaseException] = []
     try:
         if args.list:
             for row in rows.values():
@@ -201,8 +203,12 @@ def main(words: list[str] | None = None) -> None:
                 collect(run, rows[place])
         else:
             wanted = args.only or [r.name for r in rows.values() if r.is_trial == args.recipes]
-            train_missing([rows[name] for name in wanted], args.jobs, args.all, own)
+            problems = train_missing([rows[name] for name in wanted], args.jobs, args.all, own)
         write_atomic(page.RESULTS.parent / "results.md", page.page([*rows.values()], Path(root)))
+        for reason in problems:
+            print(f"error: {reason}", file=sys.stderr)
+        if problems:
+            raise DragomanError("the page lacks what did not end")
     except DragomanError as problem:
         fail(problem)
     except KeyboardInterrupt:

@@ -120,7 +120,7 @@ class Scored(NamedTuple):
 
 def load(row: Row, root: Path) -> Scored | None:
     """Read a row's evidence; None if there is none."""
-    found = [p.name for p in home(row).iterdir()] if home(row).is_dir() else []
+    found = [p.name for p in home(row).glob("*") if p.name.isdigit()]
     seeds = sorted(int(name) for name in found if is_done(row, int(name)))
     if not seeds:
         return None

@@ -46,7 +46,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for language in ("de", "en"):
         (text / f"test.{language}").rename(text / f"test_2016_flickr.{language}")
         (folder / "synthetic").mkdir(exist_ok=True)
-        shutil.copy(text / f"train.{language}", folder / "synthetic" / f"task2.{language}")
+        for name in ("task2", "forward", "backward"):
+            shutil.copy(text / f"train.{language}", folder / "synthetic" / f"{name}.{language}")
     for language in ("fr", "cs"):  # are as good as any
         for path in text.glob("*.en"):
             shutil.copy(path, path.with_suffix(f".{language}"))

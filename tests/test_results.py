@@ -72,8 +72,18 @@ def test_missing_runs_are_trained_scored_and_collected(
     wider = tmp_path / "docs" / "results" / "recipes" / "wider" / "1"
     assert {path.name for path in wider.iterdir()} == {"config.yaml", "run.json", "scores.val.json"}
     assert not list((tmp_path / "runs" / "wider-s1").glob("scores.test*"))
+    # A row that cannot be made ready does not keep the others from being trained.
+    stuck = {"row": "stuck", "args": args, "before": ["backtranslate nothing --output {data}/x"]}
+    rows = [stuck, *rows, {"row": "late", "args": args}]
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows}))
+    with pytest.raises(SystemExit):
+        results.main(own)
+    assert "error: stuck: " in capsys.readouterr().err
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "* stuck: seed 1" in page
+    assert "[late](results/late)" in page
     # What is there is not trained again, and a changed hypothesis is noticed.
-    capsys.readouterr()
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows[1:]}))
     results.main(own)
     assert "train.py" not in capsys.readouterr().out
     (folder / "hypotheses.test.txt").write_text("changed\n" * 8)
