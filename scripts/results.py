@@ -25,7 +25,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from glob import glob
 from pathlib import Path
 
@@ -83,28 +83,33 @@ def option(own: list[str], key: str, usual: str) -> str:
     return next((w.split("=", 1)[1] for w in own if w.startswith(f"{key}=")), usual)
 
 
+def runs_folder(own: list[str]) -> Path:
+    """Return where the runs are."""
+    return ROOT / option(own, "checkpoint_dir", Config.checkpoint_dir)
+
+
 def prepare(row: Row, own: list[str]) -> None:
     """Make what the runs of a row need, such as back-translated pairs."""
     data = Path(option(own, "data.root", DataConfig.root)).parent
-    home = ROOT / option(own, "checkpoint_dir", Config.checkpoint_dir)
+    runs = runs_folder(own)
     for command in row.before:
         words: list[str] = []
         for word in command.split():
-            pattern = word.format(data=data)
+            pattern = word.format(data=data, runs=runs)
             found = sorted(glob(pattern, root_dir=ROOT)) if "*" in pattern else [pattern]
             if not found:
                 raise DragomanError(f"{row.name}: no file {pattern}; `make data` brings it")
             words += found
-        run_python(["-m", "dragoman.cli", *words], home / ".results" / f"{row.name}.log")
+        run_python(["-m", "dragoman.cli", *words], runs / ".results" / f"{row.name}.log")
 
 
 def make(row: Row, seed: int, own: list[str]) -> None:
-    """Train, score and collect one run."""
-    name = f"{row.name}-s{seed}"
-    home = ROOT / option(own, "checkpoint_dir", Config.checkpoint_dir)
-    log = home / ".results" / f"{name}.log"
-    run_python(["train.py", *row.args, f"seed={seed}", f"run_name={name}", *own], log)
-    run = Run(home / name)
+    """Train, score and collect one run; one that is done is only trained, where it is not here."""
+    run = Run(runs_folder(own) / f"{row.name}-s{seed}")
+    log = run.folder.parent / ".results" / f"{run.name}.log"
+    run_python(["train.py", *row.args, f"seed={seed}", f"run_name={run.name}", *own], log)
+    if is_done(row, seed):
+        return
     data = settings.load(run.folder / "config.yaml").data
     for split in splits_of(data):
         if split in {corpus.split for corpus in data.corpora}:
@@ -132,19 +137,22 @@ def run_python(words: list[str], log: Path) -> None:
 
 
 def train_missing(
-    rows: list[Row], jobs: int | None, everything: bool, own: list[str]
+    rows: dict[str, Row], only: list[str], jobs: int | None, everything: bool, own: list[str]
 ) -> list[BaseException]:
-    """Train all cells that have no evidence, some at once; return why some are still missing."""
+    """Train what has no evidence, and what that builds on; return why some is still missing."""
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     jobs = jobs or gpus or os.cpu_count() or 1
     cells = [
-        (row, seed)
-        for row in rows
-        for seed in row.seeds
-        if not is_done(row, seed) and (gpus or everything or not row.gpu)
+        (rows[name], seed)
+        for name in only
+        for seed in rows[name].seeds
+        if not is_done(rows[name], seed) and (gpus or everything or not rows[name].gpu)
     ]
+    bases = sorted({name for row, _ in cells for name in row.after})
+    built_on = [(rows[name], seed) for name in bases for seed in rows[name].seeds]
+    cells += [cell for cell in built_on if cell not in cells]
     places = [[f"device=cuda:{n}"] for n in range(gpus)] or [["device=cpu", "threads=1"]] * jobs
     free = list(places[:jobs])
 
@@ -158,7 +166,7 @@ def train_missing(
     problems: list[BaseException] = []
     for builds_on in (False, True):  # rows that may build on the runs of others come after them
         wave = [(row, seed) for row, seed in cells if bool(row.before) == builds_on]
-        for row in rows:
+        for row in rows.values():
             try:
                 if any(row is wanted for wanted, _ in wave):
                     prepare(row, own)
@@ -167,6 +175,11 @@ def train_missing(
                 wave = [cell for cell in wave if cell[0] is not row]
         with ThreadPoolExecutor(min(jobs, len(places))) as pool:
             futures = [pool.submit(one, cell) for cell in wave]
+            try:
+                wait(futures)
+            except KeyboardInterrupt:  # the runs have heard it too; no other one may begin
+                pool.shutdown(cancel_futures=True)
+                raise
         problems += [reason for future in futures if (reason := future.exception())]
     return problems
 
@@ -181,7 +194,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--all", action="store_true", help="rows meant for a GPU, too")
     parser.add_argument("--collect", nargs="+", metavar="RUN", default=None,
                         help="take over runs named <row>-..., train nothing")  # fmt: skip
-    args, own = parser.parse_known_args(words)
+    given = sys.argv[1:] if words is None else words
+    own = [word for word in given if "=" in word and word[0] != "-"]  # wherever they stand
+    args = parser.parse_args([word for word in given if word not in own])
     rows = {row.name: row for row in read_rows()}
     for name in args.only or []:
         if name not in rows:
@@ -202,8 +217,8 @@ def main(words: list[str] | None = None) -> None:
                     raise DragomanError(f"{name}: no row of {page.ROWS.name} is called {place}")
                 collect(run, rows[place])
         else:
-            wanted = args.only or [r.name for r in rows.values() if r.is_trial == args.recipes]
-            problems = train_missing([rows[name] for name in wanted], args.jobs, args.all, own)
+            only = args.only or [r.name for r in rows.values() if r.is_trial == args.recipes]
+            problems = train_missing(rows, only, args.jobs, args.all, own)
         write_atomic(page.RESULTS.parent / "results.md", page.page([*rows.values()], Path(root)))
         for reason in problems:
             print(f"error: {reason}", file=sys.stderr)

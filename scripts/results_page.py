@@ -63,6 +63,7 @@ class Row(NamedTuple):
     seeds: list[int]
     gpu: bool
     before: list[str]
+    after: list[str]
     why: str
     group: str
 
@@ -83,6 +84,7 @@ def read_rows() -> list[Row]:
             r.get("seeds", [1]),
             r.get("gpu", False),
             r.get("before", []),
+            r.get("after", []),
             r.get("why", ""),
             group,
         )

@@ -422,7 +422,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     ),
     "picture in no folder": (
         lambda b: b.dragoman("attention", "one", "--output", "text/val.de/a.png"),
-        "a.png: cannot write the picture (",
+        "a.png: cannot be written (",
     ),
     # Checkpoints.
     "truncated weights": (lambda b: b.broken(MODEL, truncate), f"{MODEL}: not a readable"),

@@ -325,3 +325,17 @@ def test_a_report_is_one_page_that_needs_nothing_else(
     error = capsys.readouterr().err
     assert "dragoman evaluate" in error
     assert error.count("\n") == 1
+
+
+def test_an_output_is_not_emptied_for_an_input_that_is_not_there(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept.txt"
+    kept.write_text("ein hund\n")
+    for name in ("none.txt", "kept.txt"):
+        words = ["--input", str(tmp_path / name), "--output", str(kept)]
+        assert main(["translate", "one", *words]) == 2
+        assert kept.read_text() == "ein hund\n"
+    assert "--output: " in capsys.readouterr().err
+    assert main(["attention", "one", "--output", "."]) == 2
+    assert capsys.readouterr().err == "error: .: is a folder, expected the name of a file\n"

@@ -275,3 +275,23 @@ def test_known_keys_are_those_of_the_saved_file(tmp_path: Path) -> None:
     saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert {key.split(".")[0] for key in known_keys(whole())} == saved.keys()
     assert to_dict(whole()) == saved
+
+
+@pytest.mark.parametrize(
+    ("change", "fixed"),
+    [
+        ({"schedule": "plateau"}, {"validate_every"}),
+        ({"average_last": 3}, {"checkpoint_every"}),
+        ({"average_best": 3}, {"validate_every", "checkpoint_every"}),
+    ],
+)
+def test_when_to_validate_and_save_is_fixed_where_it_decides_the_weights(
+    change: dict[str, Any], fixed: set[str]
+) -> None:
+    base = whole()
+    for name, value in change.items():
+        setattr(base.train, name, value)
+    for name in ("validate_every", "checkpoint_every"):
+        other = copy.deepcopy(base)
+        setattr(other.train, name, 77)
+        assert (fingerprint(other) != fingerprint(base)) == (name in fixed)

@@ -38,9 +38,9 @@ def test_missing_runs_are_trained_scored_and_collected(
     tinyruns.write_pairs(tmp_path / "text")
     args = tinyruns.overrides(tmp_path, tinyruns.TRANSFORMER, train__max_steps=4)
     args = [word for word in args if not word.startswith(("run_name=", "checkpoint_dir="))]
-    pairs = "backtranslate {data}/runs/small-s1 --input {data}/text/test.d* --output {data}/made"
+    pairs = "backtranslate {runs}/small-s1 --input {data}/text/test.d* --output {data}/made"
     rows = [{"row": "small", "args": args, "seeds": [1, 2]},
-            {"row": "more", "args": args, "seeds": [1], "before": [pairs]},
+            {"row": "more", "args": args, "after": ["small"], "before": [pairs]},
             {"row": "large", "args": args, "seeds": [1], "gpu": True}]  # fmt: skip
     tried = [{"row": "wider", "args": [*args, "model.d_ff=30"], "why": "More is more."}]
     (tmp_path / "rows.yaml").write_text(

@@ -134,16 +134,23 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(format_comparison(compare(done.hypotheses, rival, done.references, config.data.tgt)))
 
 
+def _same_file(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
+
+
 def translate(arguments: argparse.Namespace) -> None:
     """Translate standard input or a file, line by line."""
-    from dragoman.data.textfiles import decode_lines, read_lines
+    from dragoman.data.textfiles import check_file, decode_lines, read_lines
     from dragoman.decoding.translator import stream
 
     translator, _, config = _load(arguments)
     if arguments.input is None:
         lines: Iterator[str] = decode_lines(sys.stdin.buffer, "standard input")
     else:
-        lines = read_lines(Path(arguments.input))
+        source = check_file(Path(arguments.input))  # before --output is emptied
+        lines = read_lines(source)
+        if arguments.output is not None and _same_file(source, Path(arguments.output)):
+            raise DragomanError(f"--output: {source} is the input, expected another file")
     with ExitStack() as files:
         out = sys.stdout
         if arguments.output is not None:

@@ -268,9 +268,15 @@ class TrainConfig:
     average_last: int = key(0, "average the weights of the last k checkpoints; 0: none", low=0)
     average_best: int = key(0, "average the k checkpoints that validate best; 0: none", low=0)
 
-    validate_every: int = key(500, "steps between validations", low=1, free=True)
+    validate_every: int = key(
+        500, "steps between validations; fixed for schedule=plateau and average_best",
+        low=1, free=True,
+    )  # fmt: skip
     validation_beam: int = key(1, "beam size of the validation BLEU", low=1)
-    checkpoint_every: int = key(500, "steps between checkpoints", low=1, free=True)
+    checkpoint_every: int = key(
+        500, "steps between checkpoints; fixed for average_last and average_best",
+        low=1, free=True,
+    )  # fmt: skip
     keep: int = key(2, "checkpoints kept besides best", low=1, free=True)
     metric: str = key("bleu", "what chooses best and stops early", choices=("bleu", "loss"))
     patience: int = key(0, "validations without gain before stopping; 0: never", low=0, free=True)

@@ -17,6 +17,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     Raises:
         DragomanError: naming the path and the reason it cannot be written.
     """
+    if not path.name:
+        raise DragomanError(f"{path}: is a folder, expected the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         data = content.encode("utf-8") if isinstance(content, str) else content

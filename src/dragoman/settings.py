@@ -294,7 +294,17 @@ def load(path: Path) -> Config:
 
 def fixed_keys(config: Config) -> dict[str, Any]:
     """Return the keys that change the weights, with their values; a resumed run must match them."""
-    fixed = {path: v for path, item, v in walk(config) if not item.metadata.get("free")}
+    train = config.train
+    averages = train.average_last or train.average_best
+    deciding = {  # keys that are free unless what they say when to do decides what the weights are
+        "train.validate_every": train.average_best or train.schedule == "plateau",
+        "train.checkpoint_every": averages,
+    }
+    fixed = {
+        path: value
+        for path, item, value in walk(config)
+        if not item.metadata.get("free") or deciding.get(path)
+    }
     if all(corpus.source != "files" for corpus in config.data.corpora):
         # Named data sets are known by their checksums, wherever they lie.
         fixed.pop("data.root")

@@ -20,7 +20,7 @@ def sentences(count: int, seed: int) -> list[str]:
 
 def test_it_is_the_sentence_bleu_of_sacrebleu() -> None:
     candidates = [*sentences(25, 1), "", "a", "no word of them", " a man ", "a man rides the dog"]
-    references = [*sentences(20, 2), "a", "a man rides the dog"]
+    references = [*sentences(20, 2), "", "a", "a man rides the dog"]
     found = sentence_bleu(candidates, references)
     metric = BLEU(effective_order=True)
     for row, candidate in zip(found, candidates, strict=True):

@@ -98,3 +98,17 @@ def test_pairs_of_another_search_are_not_mixed(
     assert (tmp_path / "pairs.en").read_bytes() == before
     assert command([str(tmp_path / "none.txt")], tmp_path / "other") == 2
     assert "none.txt: no such file" in capsys.readouterr().err
+
+
+def test_files_that_it_did_not_make_are_left_alone(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.de").write_text("ein hund\n")
+    assert command([str(tmp_path / "mine.de")], tmp_path / "mine") == 2
+    assert "was not made by this command" in capsys.readouterr().err
+    assert (tmp_path / "mine.de").read_text() == "ein hund\n"
+    (tmp_path / "notes.json").write_text("not JSON\n")
+    assert command([str(tmp_path / "mine.de")], tmp_path / "notes") == 2
+    assert "notes.json: the pairs there" in capsys.readouterr().err
+    assert command([str(tmp_path / "mine.de")], Path(".")) == 2
+    assert "--output: '.' is a folder" in capsys.readouterr().err

@@ -105,7 +105,9 @@ def test_the_command_and_its_readme(
 ) -> None:
     needs(format)
     folder = tmp_path / "there"
-    search = ["decode.method=greedy", "decode.max_length_ratio=0"]
+    search = ["decode.method=greedy", "decode.max_length_ratio=0", "decode.replace_unknown=false"]
+    if format == "ctranslate2":
+        search += ["decode.no_repeat_ngram=1"]
     words = ["export", run, "--format", format, "--output", str(folder), *search]
     assert main(words) == 0
     assert str(folder) in capsys.readouterr().out
@@ -122,7 +124,7 @@ def test_the_command_and_its_readme(
         check=True,
     )
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-    assert main(["translate", run, *search, "decode.replace_unknown=false"]) == 0
+    assert main(["translate", run, *search]) == 0
     assert (folder / "out.txt").read_text("utf-8") + "\n" == capsys.readouterr().out
 
 
@@ -208,6 +210,16 @@ def test_refusals(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ):
         words = [run, "--format", format, "--quantization", unknown]
         assert f"has no {unknown}, expected float32" in refusal(capsys, *words)
+    for run, format, search in (
+        ("words", "onnx", "min_length=2"),
+        ("words", "onnx", "no_repeat_ngram=2"),
+        ("words", "onnx", "replace_unknown=true"),
+        ("words", "onnx", "method=mbr"),
+        ("one", "ctranslate2", "method=sample"),
+    ):
+        off = "decode.replace_unknown=false"  # which this run has on
+        said = refusal(capsys, run, "--format", format, off, f"decode.{search}")
+        assert said.startswith(f"error: decode.{search.partition('=')[0]}: ")
     assert "one run" in refusal(capsys, "one", "two", "--format", "ctranslate2")
 
 

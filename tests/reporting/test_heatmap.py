@@ -184,10 +184,10 @@ def test_saving_is_whole_repeatable_and_makes_the_folder(tmp_path):
 def test_a_picture_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     figure = attention_figure(weights(2, 2), ["a", "b"], ["c", "d"], "")
-    with pytest.raises(DragomanError, match=r"file/map\.png: cannot write the picture"):
+    with pytest.raises(DragomanError, match=r"file/map\.png: cannot be written"):
         save_figure(figure, tmp_path / "file" / "map.png")
     (tmp_path / "map.png").mkdir()
-    with pytest.raises(DragomanError, match=r"cannot write the picture"):
+    with pytest.raises(DragomanError, match=r"cannot be written"):
         save_figure(figure, tmp_path / "map.png")
     assert sorted(item.name for item in tmp_path.iterdir()) == ["file", "map.png"]
 

@@ -17,10 +17,12 @@ from dragoman.errors import DragomanError
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.runs import Run, read_state
 from dragoman.training import checkpoint as checkpoint_module
+from dragoman.training import trainer as trainer_module
 from dragoman.training.checkpoint import TrainState, state_from
 from dragoman.training.distributed import Ranks
 from dragoman.training.schedules import Plateau
 from dragoman.training.trainer import Trainer
+from dragoman.training.validation import Figures, Validator
 
 FILES = {
     "model.safetensors",
@@ -319,3 +321,89 @@ def test_the_final_average_is_the_mean_of_the_last_or_best_checkpoints(
     for name, tensor in average.items():
         mean = torch.stack([tensors[name] for tensors in files]).double().mean(0)
         torch.testing.assert_close(tensor, mean.float())
+
+
+AVERAGED: dict[str, Any] = {
+    "train__max_steps": 6,
+    "train__checkpoint_every": 2,
+    "train__validate_every": 2,
+    "train__average_last": 3,
+    "train__lr": 0.001,
+    "train__schedule": "constant",
+    "log__tensorboard": False,
+}
+
+
+def averages(run: Run) -> list[dict[str, Any]]:
+    """Return the lines of the log about the final average."""
+    rows = map(json.loads, (run.folder / "train.jsonl").read_text().splitlines())
+    return [row for row in rows if "validation_average" in row]
+
+
+def test_killed_while_it_averages_a_run_ends_the_same(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tinyruns.train_run(
+        tinyruns.config(home, checkpoint_dir=str(tmp_path / "whole"), **AVERAGED)
+    )
+    config = tinyruns.config(home, checkpoint_dir=str(tmp_path / "killed"), **AVERAGED)
+    for moment in ("average", "hparams"):  # before it is scored, and before it is saved
+        with monkeypatch.context() as patch:
+            place = trainer_module if moment == "average" else trainer_module.Board
+            patch.setattr(place, moment, lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                tinyruns.train_run(config)
+    run = tinyruns.train_run(config)
+    for name in ("model.safetensors", "average.safetensors", "optimizer.safetensors"):
+        mine, other = (r.folder / "step-6" / name for r in (run, whole))
+        assert mine.read_bytes() == other.read_bytes(), name
+    states = [read_state(r.checkpoint("best")) for r in (run, whole)]
+    assert [state.pop("seconds") > 0 for state in states] == [True, True]
+    assert states[0] == states[1]
+    assert len(averages(run)) == len(averages(whole)) == 1
+    tinyruns.train_run(config)  # there is nothing left to do
+    assert len(averages(run)) == 1
+
+
+def test_an_average_that_is_better_does_not_start_a_stopped_run_again(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([3.0, 2.0, 2.5, 2.5, 1.0])  # the last is of the average
+    monkeypatch.setattr(
+        Validator, "score",
+        lambda validator: (Figures(next(losses), 2.0, 0.5, 0.0), [""] * len(validator.src_lines)),
+    )  # fmt: skip
+    options = {**AVERAGED, "train__max_steps": 20, "train__patience": 2}
+    config = tinyruns.config(home, checkpoint_dir=str(tmp_path), **options)
+    run = tinyruns.train_run(config)
+    assert read_state(run.checkpoint("best"))["scored"] == "average"
+    tinyruns.train_run(config)
+    assert run.checkpoint("last").name == "step-8"
+
+
+def test_a_longer_run_begins_without_the_average_of_the_shorter(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tinyruns.config(home, checkpoint_dir=str(tmp_path), **AVERAGED)
+    run = tinyruns.train_run(config)
+    weights = (run.folder / "step-6" / "average.safetensors").read_bytes()
+    config.train.max_steps = 8
+    with monkeypatch.context() as patch:  # the very next gradient is not a number
+        patch.setattr(trainer_module, "clip_gradients", lambda *_: torch.tensor(torch.nan))
+        with pytest.raises(DragomanError, match="step 7: the gradient norm is nan"):
+            tinyruns.train_run(config)
+    assert (run.folder / "step-6" / "average.safetensors").read_bytes() == weights
+    seen = []
+    save = Trainer.save
+    monkeypatch.setattr(
+        Trainer, "save", lambda self, *more: (seen.append(self.state.scored), save(self, *more))
+    )
+    tinyruns.train_run(config)
+    assert seen[0] == "raw"
+
+
+def test_checkpoints_that_a_signal_left_are_not_averaged(home: Path, tmp_path: Path) -> None:
+    made = trainer(home, tmp_path, train__average_best=2, train__checkpoint_every=4)
+    made.state.scores = {"2": -3.0, "3": -3.5, "4": -4.0, "5": -2.0, "6": -2.5, "8": -2.7}
+    # 2 and 5 were the best when they came, 4 and 8 are due; 3 and 6 are neither.
+    assert made.averaged_steps([2, 3, 4, 5, 6, 8]) == [5, 8]

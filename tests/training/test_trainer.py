@@ -198,6 +198,17 @@ def test_out_of_memory_in_the_dry_run_is_one_line(
         made.dry_run()
 
 
+def test_out_of_memory_later_is_one_line_too(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(*_: Any) -> None:
+        torch.empty(10**15)  # the words of PyTorch's own allocator
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", exhausted)
+    assert run_training(tinyruns.config(home, checkpoint_dir=str(tmp_path)), None) == 2
+    assert "run: out of memory; its last checkpoint" in capsys.readouterr().err.splitlines()[-1]
+
+
 def nan_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the gradient of one step, and of all after it, not a number."""
     real, calls = trainer_module.loss_and_gradient, iter(range(1, 1000))

@@ -54,7 +54,8 @@ def sentence_bleu(candidates: Sequence[str], references: Sequence[str]) -> NDArr
     smallest, matched = np.ones_like(logs), np.zeros_like(logs)
     for n in range(ORDER):
         table = _table([counts[n] for _, counts in texts])
-        hits = np.minimum(table[:count, None], table[None, count:]).sum(-1)
+        # Row by row: all at once would hold a number for each pair of texts and n-gram.
+        hits = np.array([np.minimum(row, table[count:]).sum(-1) for row in table[:count]])
         total = own - n
         there = total > 0  # shorter candidates have no n-gram of this order
         smallest = np.where(there & (hits == 0), smallest * 2, smallest)
@@ -62,7 +63,7 @@ def sentence_bleu(candidates: Sequence[str], references: Sequence[str]) -> NDArr
         logs += np.where(there, np.log(precision), 0.0)
         orders += there
         matched += hits
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # an empty text matches nothing
         brevity = np.exp(np.minimum(0.0, 1 - other / own))
     score = 100 * brevity * np.exp(logs / np.maximum(orders, 1))
     return np.where(matched > 0, score, 0.0)

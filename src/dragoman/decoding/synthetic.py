@@ -103,6 +103,8 @@ def write_pairs(
             text or search.
     """
     data = translator.config.data
+    if not output.name:
+        raise DragomanError(f"--output: '{output}' is a folder, expected the start of a file name")
     note = output.with_name(f"{output.name}.json")
     sides = [output.with_name(f"{output.name}.{code}") for code in (data.src, data.tgt)]
     lines, counts = clean(
@@ -115,17 +117,23 @@ def write_pairs(
         "counts": counts._asdict(),
         "lines": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
     }
+    content = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        if note.exists() and json.loads(note.read_text(encoding="utf-8")) != said:
+        if note.exists() and note.read_text("utf-8", "replace") != content:
             raise DragomanError(
                 f"{note}: the pairs there were made of another run, text or search; "
                 "remove them or choose another --output"
             )
-        done = min(map(_lines_in, sides)) if note.exists() else 0
+        for path in sides:
+            if path.exists() and not note.exists():
+                raise DragomanError(
+                    f"{path}: is there and was not made by this command; choose another --output"
+                )
+        done = min(map(_lines_in, sides))
         for path in sides:
             _cut(path, done)
-        write_atomic(note, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(note, content)
         say(
             f"{counts.kept:,} of {counts.read:,} lines ({counts.empty:,} empty, "
             f"{counts.repeated:,} repeated, {counts.held_out:,} of validation or test left out)"

@@ -18,7 +18,7 @@ from dragoman.config import Config, TransformerConfig
 from dragoman.data.tokenizers import BOS, EOS, PAD, SPECIALS, UNK
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError, one_of
-from dragoman.export.usage import Usage
+from dragoman.export.usage import Usage, check_search
 from dragoman.export.weights import Weights, plain_weights, require
 from dragoman.models.positions import T5Positions, sinusoids
 
@@ -69,6 +69,7 @@ def export(translator: Translator, quantization: str) -> tuple[dict[str, bytes],
     config = translator.config
     check(config.model)
     require("ctranslate2")
+    check_search(config, "CTranslate2", UNSUPPORTED)
     weights = plain_weights(translator.models[0])
     spec = _model(config.model, weights, _positions_needed(config))
     for register, tokenizer in (
@@ -199,6 +200,9 @@ def _norm(spec: Any, weights: Weights, name: str) -> None:
     spec.gamma, spec.beta = weights[f"{name}.weight"], weights[f"{name}.bias"]
 
 
+# Search settings that it has no option for.
+UNSUPPORTED = ("replace_unknown",)
+
 _BODY = '''
 MODEL = ctranslate2.Translator(str(FOLDER), compute_type="{quantization}")
 
@@ -212,6 +216,7 @@ def translate(lines):
         length_penalty={length_penalty},
         return_end_token=True,  # so that lengths count it, as Dragoman's do
         min_decoding_length={min_length},
+        no_repeat_ngram_size={no_repeat_ngram},
         max_decoding_length={longest_target},
     )
     texts = iter(decode([t for t in one.hypotheses[0] if t != "{end}"]) for one in found)
@@ -225,7 +230,8 @@ _NOTES = """\
 Tokens go in as strings, without the end mark: CTranslate2 adds it. Scores are
 log-probability / length^alpha, Dragoman's decode.length_penalty_form=power. The tokens are those of
 Dragoman's own greedy search (beam_size=1) and, with that penalty and decode.stopping=first, of its
-beam search."""
+beam search. No translation is longer than Dragoman allows for the longest source; for shorter
+sources it stops sooner."""
 
 
 def _usage(config: Config, quantization: str) -> Usage:
@@ -236,6 +242,7 @@ def _usage(config: Config, quantization: str) -> Usage:
         beam_size=decode.beam_size if decode.method == "beam" else 1,
         length_penalty=decode.length_penalty,
         min_length=decode.min_length,
+        no_repeat_ngram=decode.no_repeat_ngram,
         longest_target=_longest_target(config),
         end=SPECIALS[EOS],
     )

@@ -61,6 +61,7 @@ def write_export(folder: Path, files: dict[str, bytes]) -> None:
     Raises:
         DragomanError: if it cannot be written, or holds something else.
     """
+    folder = folder.absolute()  # also "." has a name then
     if folder.exists() and not _replaceable(folder):
         raise DragomanError(
             f"{folder}: is there already and no earlier export; --output names another folder"

@@ -18,7 +18,7 @@ from dragoman.data.tokenizers import BOS, EOS, PAD
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError
 from dragoman.export.recurrent import encoder_graph, step_graph
-from dragoman.export.usage import Usage
+from dragoman.export.usage import Usage, check_search
 from dragoman.export.weights import plain_weights, require
 
 
@@ -44,6 +44,7 @@ def export(translator: Translator, quantization: str) -> tuple[dict[str, bytes],
     config = translator.config
     check(config.model)
     require("onnx")
+    check_search(config, "greedy() of the ONNX export", UNSUPPORTED)
     weights = plain_weights(translator.models[0])
     files = {
         "encoder.onnx": encoder_graph(config.model, weights),
@@ -51,6 +52,9 @@ def export(translator: Translator, quantization: str) -> tuple[dict[str, bytes],
     }
     return files, _usage(config)
 
+
+# Search settings that greedy() below has not.
+UNSUPPORTED = ("replace_unknown", "no_repeat_ngram", "min_length")
 
 _BODY = '''
 ENCODER, STEP = (

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dragoman.config import Config, source_tag
+from dragoman.config import Config, DecodeConfig, source_tag
+from dragoman.errors import DragomanError, one_of
 
 
 class Usage(NamedTuple):
@@ -26,6 +27,28 @@ class Usage(NamedTuple):
     body: str
     contents: str
     notes: str
+
+
+def check_search(config: Config, runtime: str, missing: tuple[str, ...]) -> None:
+    """Refuse search settings that a runtime has no option for, where they are not off.
+
+    Raises:
+        DragomanError: naming the key and the value that turns it off.
+    """
+    decode, off = config.decode, DecodeConfig()
+    accepted = ("greedy", "beam")
+    if decode.method not in accepted:
+        raise DragomanError(
+            f"decode.method: {runtime} has no '{decode.method}', expected {one_of(accepted)}"
+        )
+    for key in missing:
+        if key == "replace_unknown" and config.data.tokenizer.kind != "spacy":
+            continue  # subwords know every word
+        if getattr(decode, key) != getattr(off, key):
+            raise DragomanError(
+                f"decode.{key}: {runtime} has no such option; decode.{key}="
+                f"{str(getattr(off, key)).lower()} exports the run without"
+            )
 
 
 # Each defines encode(line) -> tokens and decode(tokens) -> text.

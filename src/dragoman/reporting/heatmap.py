@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dragoman.errors import DragomanError
+from dragoman.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -338,15 +338,9 @@ def save_figure(figure: Figure, path: Path | str) -> Path:
         DragomanError: if the file cannot be written.
     """
     path = Path(path)
-    data = figure_png(figure)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(data)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise DragomanError(f"{path}: cannot write the picture ({error.strerror})") from error
+    except OSError as problem:
+        raise DragomanError(f"{path}: cannot be written ({problem.strerror})") from None
+    write_atomic(path, figure_png(figure))
     return path

@@ -19,6 +19,7 @@ from dragoman import settings
 from dragoman.config import Config
 from dragoman.data.batching import Bucket
 from dragoman.data.words import SpacyTokenizer
+from dragoman.errors import DragomanError
 from dragoman.models.seq2seq import count_parameters
 from dragoman.reporting.board import profiler
 from dragoman.reporting.progress import Progress
@@ -26,7 +27,7 @@ from dragoman.runs import Run
 from dragoman.training import distributed
 from dragoman.training.distributed import Ranks
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
-from dragoman.training.trainer import Trainer
+from dragoman.training.trainer import Trainer, out_of_memory
 
 
 class Stopped(Exception):
@@ -117,6 +118,13 @@ def train(config: Config, run: Run) -> None:
         with run.lock():
             run.clean()
             _train(config, run, ranks)
+    except (MemoryError, RuntimeError) as problem:
+        if not out_of_memory(problem):
+            raise
+        raise DragomanError(
+            f"{run.folder}: out of memory; its last checkpoint is there to go on from where there "
+            "is more, or begin another run with a lower train.batch_size and train.accumulate"
+        ) from None
     finally:
         distributed.leave()
 
@@ -129,29 +137,29 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
     progress = Progress(options.max_steps, state.step, config.log.every, ranks.main)
     _introduce(trainer, progress)
     ended_early = bool(options.patience) and state.stale >= options.patience
-    if state.step > options.max_steps or (
-        state.finished and (ended_early or state.step == options.max_steps)
-    ):
+    over = ended_early or state.step == options.max_steps
+    if state.step > options.max_steps or (state.finished and over):
         why = "stopped early" if ended_early else "is complete"
         if state.step > options.max_steps:
             why = f"is past train.max_steps={options.max_steps}"
         progress.message(f"nothing to do: the run {why} at step {state.step}")
         trainer.board.close()
         return
-    state.finished = False
+    if state.finished:  # there are more steps now: an average of all so far is not theirs
+        state.finished, state.scored = False, trainer.usual
     if options.dry_run and state.step == 0:
         trainer.dry_run()
     trace = profiler(run.folder / "profile", config.log.profile_steps if ranks.main else 0)
     window, began = Window(), time.monotonic()
     with signals() as received, progress, trace:
-        while state.step < options.max_steps:
+        while not over:
             buckets = trainer.stream.take(options.accumulate * ranks.world)
             window.add(buckets, trainer.step(buckets))
             state.epoch, state.consumed = trainer.stream.epoch, trainer.stream.consumed
             trace.step()
             state.seconds, began = state.seconds + time.monotonic() - began, time.monotonic()
             stopping = ranks.any(bool(received), trainer.device)
-            last = state.step == options.max_steps
+            last = over = state.step == options.max_steps
 
             if state.step % config.log.every == 0 or last:
                 figures = window.figures(trainer)

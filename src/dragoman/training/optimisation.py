@@ -111,8 +111,8 @@ class Muon(torch.optim.AdamW):
 def blocks(matrix: Tensor) -> list[Tensor]:
     """Return views of the squares that a matrix is made of, else of all of it, lying on its side.
 
-    Queries, keys and values, or the gates of a cell, are matrices of their own that happen to be
-    stored as one, and squares are the cheapest to make orthogonal.
+    Queries, keys and values are squares that happen to be stored as one matrix; and squares are
+    the cheapest to make orthogonal.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
     rows, columns = wide.shape

@@ -25,6 +25,9 @@ def candidates(
 ) -> tuple[Batch, Tensor, Tensor]:
     """Sample different translations of every sentence (Shen et al. 2016, section 3.3).
 
+    Unlike there the reference is not one of them: what it teaches is left to
+    cross-entropy, which has a weight of its own.
+
     Returns:
         Pairs of sentence and candidate, the sentence (C,) each belongs to, and its cost (C,):
         1 - BLEU / 100.

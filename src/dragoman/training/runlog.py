@@ -11,14 +11,17 @@ from dragoman.files import write_atomic
 
 
 class RunLog:
-    """Appends lines to a file; a resumed run first drops what lies beyond its step."""
+    """Appends lines to a file; a resumed run first drops what lies beyond its step.
 
-    def __init__(self, path: Path, resume_step: int, enabled: bool) -> None:
+    So does the average that ends a run, unless it is known to be ``finished``.
+    """
+
+    def __init__(self, path: Path, resume_step: int, enabled: bool, finished: bool = False) -> None:
         self.path, self.enabled = path, enabled
         if enabled:
-            write_atomic(path, "".join(line for line in self._kept(resume_step)))
+            write_atomic(path, "".join(line for line in self._kept(resume_step, finished)))
 
-    def _kept(self, until: int) -> list[str]:
+    def _kept(self, until: int, finished: bool) -> list[str]:
         kept = []
         if self.path.exists() and until:
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -27,7 +30,9 @@ class RunLog:
                 except ValueError:  # cut off by a kill
                     continue
                 step = entry.get("step") if isinstance(entry, dict) else None
-                if isinstance(step, int) and step <= until:
+                if not isinstance(step, int) or step > until:
+                    continue
+                if step < until or finished or "validation_average" not in entry:
                     kept.append(line + "\n")
         return kept
 

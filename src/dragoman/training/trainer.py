@@ -36,6 +36,12 @@ from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
 from dragoman.training.validation import Figures, Validator, weights_in
 
 
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether an exception says that there is no memory left, on a GPU or anywhere."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(problem, kinds) or "can't allocate memory" in str(problem)
+
+
 class Trainer:
     """A run in progress: its model, data, optimiser and state."""
 
@@ -73,7 +79,9 @@ class Trainer:
             self._resume()
         self.stream = BatchStream(self.order, self.state.epoch, self.state.consumed)
         self.validator = Validator(config, self.module, self.tokenizers, self.device)
-        self.log = RunLog(run.folder / "train.jsonl", self.state.step, ranks.main)
+        self.log = RunLog(
+            run.folder / "train.jsonl", self.state.step, ranks.main, self.state.finished
+        )
         self.board = Board(
             run.folder / "tensorboard",
             enabled=config.log.tensorboard and ranks.main,
@@ -206,7 +214,7 @@ class Trainer:
     def refuse(self, step: int, buckets: list[Bucket], norm: Tensor) -> None:
         """Stop at a gradient that is not a number, with the weights before it saved."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self.state.step and self.ranks.main:
+        if self.ranks.main and self.state.step not in (0, *self.run.steps()):
             self.save()
         kept = f"the weights before it are saved as step-{self.state.step}; "
         pairs = ", ".join(str(int(pair)) for pair in buckets[0].pairs[:5])
@@ -219,7 +227,8 @@ class Trainer:
 
     def dry_run(self) -> None:
         """Run the largest batch forward and back, so that memory runs out now or never."""
-        batch = self.fetch(self.order.largest())
+        largest = self.order.largest()
+        batch = self.fetch(largest)
         torch.manual_seed(0)
         try:
             states = self.forward(batch)
@@ -227,7 +236,11 @@ class Trainer:
                 self.model, states, batch.targets_N, 0.0, 1.0, self.config.train.r_drop
             )
             states.backward(gradient)
-        except (torch.OutOfMemoryError, MemoryError):
+            if self.config.train.risk:
+                self.risk([largest], 0)
+        except (MemoryError, RuntimeError) as problem:
+            if not out_of_memory(problem):
+                raise
             raise DragomanError(
                 f"train.batch_size: the largest batch ({tuple(batch.src_BS.shape)} source, "
                 f"{tuple(batch.tgt_in_BT.shape)} target tokens) does not fit into memory; lower it "
@@ -253,13 +266,22 @@ class Trainer:
         self.run.prune(self.config.train.keep, set(self.averaged_steps(self.run.steps())))
 
     def averaged_steps(self, steps: list[int]) -> list[int]:
-        """Return the steps whose weights the final average takes: the last regular or the best."""
+        """Return the steps whose weights the final average takes: the last or the best.
+
+        Of the checkpoints ``steps`` only those count that every run of this length has, not one
+        that a signal left behind.
+        """
         train, scores = self.config.train, self.state.scores
-        if train.average_best:
-            scored = [step for step in steps if str(step) in scores]
-            return sorted(scored, key=lambda step: -scores[str(step)])[: train.average_best]
-        regular = [s for s in steps if s % train.checkpoint_every == 0 or s == train.max_steps]
-        return regular[-train.average_last :] if train.average_last else []
+        due = [s for s in steps if s % train.checkpoint_every == 0 or s == train.max_steps]
+        if not train.average_best:
+            return due[-train.average_last :] if train.average_last else []
+        best = -math.inf
+        for step in sorted(map(int, scores)):  # the best so far is saved too, due or not
+            if scores[str(step)] > best:
+                best = scores[str(step)]
+                due.append(step)
+        scored = [step for step in steps if step in due and str(step) in scores]
+        return sorted(scored, key=lambda step: -scores[str(step)])[: train.average_best]
 
     def validate(self) -> Figures:
         """Score the validation split on rank 0, tell the others, and remember the best."""
@@ -269,33 +291,37 @@ class Trainer:
                 figures, texts = self.validator.score()
                 self.validator.show(self.board, self.state.step, texts)
         figures = Figures(*self.ranks.from_main(list(figures), self.device))
-        self.state.scored = "ema" if self.moving else "raw"
-        self.judge(figures)
-        self.state.scores[str(self.state.step)] = self.score(figures)
+        state, train = self.state, self.config.train
+        state.scored = self.usual
+        improved = self.judge(figures)
+        state.scores[str(state.step)] = self.score(figures)
+        if state.step % train.validate_every == 0:  # else only because the run ends here
+            state.stale = 0 if improved else state.stale + 1
+            state.plateau.update(train, improved)
         return figures
+
+    @property
+    def usual(self) -> str:
+        """Which weights are validated during training."""
+        return "ema" if self.moving else "raw"
 
     def score(self, figures: Figures) -> float:
         """Return what is compared: the higher the better."""
         return figures.bleu if self.config.train.metric == "bleu" else -figures.loss
 
     def judge(self, figures: Figures) -> bool:
-        """Compare with the best validation so far."""
-        state, train = self.state, self.config.train
+        """Remember the best validation so far; return whether this is it."""
         score = self.score(figures)
-        improved = state.best_score is None or score > state.best_score
+        improved = self.state.best_score is None or score > self.state.best_score
         if improved:
-            state.best_score, state.best_step, state.stale = score, state.step, 0
-        else:
-            state.stale += 1
-        state.plateau.update(train, improved)
+            self.state.best_score, self.state.best_step = score, self.state.step
         return improved
 
     def finish(self) -> None:
         """Average the last checkpoints, if asked for, keep the average if it is better, and end."""
-        self.state.finished = True
+        weights: Tensors | None = None
         if not self.ranks.main:
             return
-        weights: Tensors | None = None
         if self.config.train.average_last or self.config.train.average_best:
             self.save()
             steps = self.averaged_steps(self.run.steps())
@@ -303,9 +329,10 @@ class Trainer:
             weights = average(files)
             with weights_in(self.module, weights):
                 figures, _ = self.validator.score()
-            before = self.state.scored
-            self.state.scored = "average" if self.judge(figures) else before
+            if self.judge(figures):
+                self.state.scored = "average"
             self.report({"validation_average": figures._asdict()})
+        self.state.finished = True  # not before the average: killed in between, it is made again
         self.board.hparams(
             {
                 name: value if isinstance(value, (str, int, float, bool)) else str(value)
