@@ -226,7 +226,7 @@ class Trainer:
         )
 
     def dry_run(self) -> None:
-        """Run the largest batch forward and back, so that memory runs out now or never."""
+        """Run the largest batch forward and back, so that too little memory shows at once."""
         largest = self.order.largest()
         batch = self.fetch(largest)
         torch.manual_seed(0)
@@ -319,9 +319,9 @@ class Trainer:
 
     def finish(self) -> None:
         """Average the last checkpoints, if asked for, keep the average if it is better, and end."""
-        weights: Tensors | None = None
         if not self.ranks.main:
             return
+        weights: Tensors | None = None
         if self.config.train.average_last or self.config.train.average_best:
             self.save()
             steps = self.averaged_steps(self.run.steps())
