@@ -31,7 +31,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dragoman.compose import compose_config, fail
 from dragoman.data.batching import Batch, Bucket
 from dragoman.errors import DragomanError
-from dragoman.models.linear import MULTIPLE
+from dragoman.models import linear
+from dragoman.models.linear import MULTIPLE, ONEDNN
 from dragoman.models.packing import Packing
 from dragoman.runs import Run
 from dragoman.training.distributed import Ranks
@@ -50,17 +51,22 @@ PRODUCTS = {
     torch.ops.aten.baddbmm.default: (1, 2),
     torch.ops.aten.baddbmm.out: (1, 2),
 }
+if ONEDNN:  # x W^T, not x W
+    PRODUCTS[torch.ops.mkldnn._linear_pointwise.default] = (0, 1)
+    PRODUCTS[torch.ops.mkldnn._linear_pointwise.binary] = (0, 2)
 
 
 class Product(NamedTuple):
     """A matrix product: its sizes, whether each factor lies transposed in memory, and its type.
 
-    Attention has one for each sentence and head; ``real`` is the share of it that is not padding.
+    ``onednn`` says which library did it. Attention has one for each sentence and head; ``real`` is
+    the share of it that is not padding.
     """
 
     sizes: tuple[int, int, int]
     turned: tuple[bool, bool]
     dtype: torch.dtype
+    onednn: bool
     heads: int = 1
     real: float = 1.0
 
@@ -80,10 +86,12 @@ class Products(TorchDispatchMode):
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if op in PRODUCTS and args[PRODUCTS[op][0]].shape[-2] > 1:  # one row: the sum of a bias
             a, b = (args[place] for place in PRODUCTS[op])
+            onednn = op.namespace == "mkldnn"
+            b = b.t() if onednn else b
             turned = [x.stride(-2) == 1 and x.stride(-1) > 1 for x in (a, b)]
             sizes = (a.shape[-2], a.shape[-1], b.shape[-1])
             several = (a.shape[0], self.real) if a.ndim == 3 else ()
-            self.found.append(Product(sizes, (turned[0], turned[1]), a.dtype, *several))
+            self.found.append(Product(sizes, (turned[0], turned[1]), a.dtype, onednn, *several))
         return op(*args, **(kwargs or {}))
 
 
@@ -122,7 +130,7 @@ def replay(products: list[Product], device: torch.device) -> list[float]:
         return drawn.transpose(-2, -1) if turned else drawn
 
     def seconds(product: Product, a: Tensor, b: Tensor) -> float:
-        return product.real * timed(lambda: a @ b)
+        return product.real * timed(lambda: linear.product(a, b.t()) if product.onednn else a @ b)
 
     pairs = []
     for product in products:

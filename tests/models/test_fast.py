@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import tiny
 from dragoman.data.batching import Batch
 from dragoman.models.attention import KeyValue, attend, fold, masked_softmax, unfold
-from dragoman.models.linear import _Packed, linear
+from dragoman.models.linear import ONEDNN, _Packed, linear, product
 from dragoman.models.packing import MULTIPLE, Packing
 from dragoman.models.short import short_attention
 
@@ -117,6 +117,16 @@ def test_a_linear_layer_over_rows_is_the_plain_one_forward_and_backward() -> Non
         results.append([out.detach(), *(tensor.grad for tensor in inputs)])
     for fast, plain in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, **EXACT)
+
+
+@pytest.mark.skipif(not ONEDNN, reason="no AVX-512")
+def test_products_of_onednn_take_turned_factors() -> None:
+    x, weight, bias, plus = (torch.randn(*n) for n in ((64, 48), (32, 48), (32,), (64, 32)))
+    turned = [tensor.t().contiguous().t() for tensor in (x, weight)]
+    for factors in ((x, weight), (turned[0], weight), (x, turned[1]), turned):
+        torch.testing.assert_close(product(*factors), x @ weight.t())
+        torch.testing.assert_close(product(*factors, bias), x @ weight.t() + bias)
+        torch.testing.assert_close(product(*factors, plus=plus), x @ weight.t() + plus)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 64, 65, 100])

@@ -13,6 +13,27 @@ FEW = 96
 # Columns of logits are filled up to a multiple of this: a product whose rows end within a vector
 # register takes half as long again on a CPU, and does not use a GPU's tensor cores.
 MULTIPLE = 16
+# Where there is AVX-512, oneDNN, which PyTorch has aboard, multiplies up to a quarter faster than
+# PyTorch's usual library. But it generates code for every shape that it meets, and keeps it.
+ONEDNN = torch.backends.mkldnn.is_available() and (
+    torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+)
+
+
+def product(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, plus: Tensor | None = None
+) -> Tensor:
+    """Return x W^T + b + plus by oneDNN, (N, D) -> (N, E) in float32, for shapes that come again.
+
+    Only where ``ONEDNN``; no gradient goes through.
+    """
+    onednn = torch.ops.mkldnn._linear_pointwise
+    out: Tensor
+    if plus is None:
+        out = onednn.default(x, weight, bias, "none", [], "")
+    else:
+        out = onednn.binary(x, plus, weight, bias, "add")
+    return out
 
 
 class _Packed(torch.autograd.Function):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dragoman.models.linear import aligned
+from dragoman.models.linear import ONEDNN, aligned, product
 from dragoman.models.seq2seq import Seq2Seq
 
 # Rows whose logits are held at a time: the widest tensors of a step are (CHUNK, V). So few stay in
@@ -108,7 +108,7 @@ def loss_and_gradient(
     log_probs = _wide(model.project(leaf)).log_softmax(-1)
     loss = _sums(log_probs, targets_N, smoothing)
     if r_drop:
-        loss = _with_divergence(loss, log_probs, r_drop)
+        loss = _with_divergence(loss, divergence(*log_probs.chunk(2)), r_drop)
     weighted = loss.smoothed
     if weights_N is not None:
         weighted = -(log_probs.gather(1, targets_N[:, None])[:, 0] * weights_N).sum()
@@ -121,7 +121,7 @@ class _Output:
     """Output layer and cross-entropy in one: each chunk goes forward and back at once.
 
     No more than (CHUNK, V) logits are ever held. Their gradient is the distribution predicted less
-    the one wanted, made where the logits were.
+    the one wanted, made where the logits were: the softmax is the one exponential of a step.
     """
 
     def __init__(
@@ -139,6 +139,8 @@ class _Output:
         dtype = torch.get_autocast_dtype(device) if mixed else states_ND.dtype
         self.layer, self.vocab = layer, layer.out_features
         self.weight_VD, self.bias_V = aligned(layer, dtype)
+        self.weight_sum_D = self.weight_VD.sum(0, dtype=states_ND.dtype)
+        self.bias_sum = layer.bias.detach().sum()
         self.states_ND, self.targets_N = states_ND.detach().to(dtype), targets_N
         self.smoothing, self.r_drop, self.wanted = smoothing, r_drop, states_ND.dtype
         self.passes = 2 if r_drop else 1
@@ -157,45 +159,65 @@ class _Output:
         if self.weights_N is not None:
             weights = _chunks(self.weights_N[None])
         buffer = self.states_ND.new_empty(targets[0].numel(), len(self.bias_V))
-        ones = buffer.new_ones(len(buffer))
-        parts = []
+        parts, turned_DV = [], None
         for chunk, gradient, target, weight in zip(*chunks, targets, weights, strict=True):
             x = chunk.flatten(0, 1)
-            logits = torch.addmm(self.bias_V, x, self.weight_VD.t(), out=buffer[: len(x)])
-            loss, wrong = self._backward(logits, target.flatten())
+            # The last chunk has another shape in every batch.
+            fast = ONEDNN and len(x) == CHUNK and x.dtype == torch.float32
+            if fast:
+                logits = product(x, self.weight_VD, self.bias_V)
+            else:
+                logits = torch.addmm(self.bias_V, x, self.weight_VD.t(), out=buffer[: len(x)])
+            loss, wrong = self._backward(logits, x, target.flatten())
             parts.append(loss)
             if weight is not None:
                 wrong.mul_(weight.view(-1, 1))
-            gradient.copy_((wrong @ self.weight_VD).view_as(gradient))
-            weight_grad.addmm_(wrong.t(), x)
-            bias_grad.addmv_(wrong.t(), ones[: len(x)])  # faster than a sum over the rows
+            back = product(wrong, self.weight_VD.t()) if fast else wrong @ self.weight_VD
+            gradient.copy_(back.view_as(gradient))
+            if fast:
+                turned_DV = product(x.t(), wrong.t(), plus=turned_DV)
+            else:
+                weight_grad.addmm_(wrong.t(), x)
+            bias_grad.addmv_(wrong.t(), wrong.new_ones(len(x)))  # faster than a sum over the rows
+            del logits, wrong  # before the next are made
+        if turned_DV is not None:
+            weight_grad.add_(turned_DV.t())
+        each = self.smoothing / self.vocab  # what smoothing wants of every word goes through sums
+        gradient_ND.sub_(each * self.weight_sum_D).div_(self.divisor)
+        weight_grad.sub_(each * self.states_ND.sum(0)).div_(self.divisor)
+        bias_grad.sub_(each * len(self.states_ND)).div_(self.divisor)
         for parameter, found in ((self.layer.weight, weight_grad), (self.layer.bias, bias_grad)):
             found = found[: self.vocab].to(parameter.dtype)
             parameter.grad = found if parameter.grad is None else parameter.grad + found
         return _total(parts), gradient_ND.to(self.wanted)
 
-    def _backward(self, logits_NV: Tensor, targets_N: Tensor) -> tuple[Loss, Tensor]:
-        """Return the loss and the gradient (N, V) of the logits; they are overwritten."""
-        wide = _wide(logits_NV)
-        log_probs = torch.log_softmax(wide, -1, out=wide)
-        real = log_probs[:, : self.vocab]
-        loss, apart = _sums(real, targets_N, self.smoothing), None
-        if self.r_drop:
-            loss = _with_divergence(loss, real, self.r_drop)
-            apart = _divergence_gradient(*real.chunk(2))
-        everywhere = log_probs.new_tensor(-self.smoothing / self.vocab / self.divisor)
-        wrong = torch.add(everywhere, log_probs.exp_(), alpha=1 / self.divisor, out=log_probs)
-        hit = wrong.new_tensor((self.smoothing - 1) / self.divisor).expand(len(wrong), 1)
-        wrong.scatter_add_(1, targets_N[:, None], hit)
-        if apart is not None:
-            real.add_(apart, alpha=self.r_drop / self.divisor)
+    def _backward(self, logits_NV: Tensor, x_ND: Tensor, targets_N: Tensor) -> tuple[Loss, Tensor]:
+        """Return a chunk's loss, and the gradient (N, V) of its logits, which are overwritten.
+
+        The divisor and what smoothing wants of every word are left out of the gradient.
+        """
+        wide, hits = _wide(logits_NV), targets_N[:, None]
+        best, wanted = wide.amax(-1), wide.gather(1, hits)[:, 0]
+        both = wide[:, : self.vocab].log_softmax(-1).chunk(2) if self.r_drop else None
+        probs = torch.softmax(wide, -1, out=wide)
+        # Of all exponentials the largest is 1, and so leads from a probability to their sum.
+        log_sum = best - probs.amax(-1).log()
+        nll = smoothed = (log_sum - wanted).sum()
+        if self.smoothing:
+            total = x_ND.sum(0, dtype=wide.dtype) @ self.weight_sum_D + len(x_ND) * self.bias_sum
+            smoothed = (1 - self.smoothing) * nll
+            smoothed = smoothed + self.smoothing * (log_sum.sum() - total / self.vocab)
+        loss = Loss(smoothed, nll, (wanted == best).sum())
+        wrong = probs.scatter_add_(1, hits, probs.new_full(hits.shape, self.smoothing - 1))
+        if both is not None:
+            loss = _with_divergence(loss, divergence(*both), self.r_drop)
+            wrong[:, : self.vocab].add_(_divergence_gradient(*both), alpha=self.r_drop)
         return loss, wrong.to(logits_NV.dtype)
 
 
-def _with_divergence(loss: Loss, log_probs: Tensor, r_drop: float) -> Loss:
+def _with_divergence(loss: Loss, distance: Tensor, r_drop: float) -> Loss:
     """Return the means of two passes, and their distance added to what is minimised."""
-    smoothed, nll, correct = (field / 2 for field in loss)
-    return Loss(smoothed + r_drop / 2 * divergence(*log_probs.chunk(2)), nll, correct)
+    return Loss((loss.smoothed + r_drop * distance) / 2, loss.nll / 2, loss.correct / 2)
 
 
 def _divergence_gradient(first_NV: Tensor, second_NV: Tensor) -> Tensor:
@@ -206,10 +228,9 @@ def _divergence_gradient(first_NV: Tensor, second_NV: Tensor) -> Tensor:
 
 
 def _chunks(rows: Tensor) -> tuple[Tensor, ...]:
-    """Split (passes, N, ...) evenly; a GPU has no such cache, and rather does more at a time."""
+    """Split (passes, N, ...); a GPU has no such cache, and rather does more at a time."""
     most = CHUNK if rows.device.type == "cpu" else 32 * CHUNK
-    count = max(1, -(-rows.shape[0] * rows.shape[1] // most))
-    parts: tuple[Tensor, ...] = rows.tensor_split(count, 1)
+    parts: tuple[Tensor, ...] = rows.split(max(1, most // rows.shape[0]), 1)
     return parts
 
 
