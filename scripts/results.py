@@ -44,6 +44,8 @@ from results_page import ROOT, Row, evidence, is_done, read_rows
 KEPT = ("train.jsonl", "scores.*.json", "hypotheses.*.txt")
 KEPT_OF_TRIALS = ("scores.val.json",)
 
+Cell = tuple[Row, int]  # and a seed
+
 
 def collect(run: Run, row: Row) -> None:
     """Copy one run's evidence."""
@@ -136,52 +138,64 @@ def run_python(words: list[str], log: Path) -> None:
         raise DragomanError(f"{log.stem}: {''.join(last)} ({log})")
 
 
-def train_missing(
-    rows: dict[str, Row], only: list[str], jobs: int | None, everything: bool, own: list[str]
-) -> list[BaseException]:
-    """Train what has no evidence, and what that builds on; return why some is still missing."""
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    jobs = jobs or gpus or os.cpu_count() or 1
+def missing(rows: dict[str, Row], only: list[str], of_gpus: bool) -> list[Cell]:
+    """Return what has no evidence, and after it what that builds on."""
     cells = [
         (rows[name], seed)
         for name in only
         for seed in rows[name].seeds
-        if not is_done(rows[name], seed) and (gpus or everything or not rows[name].gpu)
+        if not is_done(rows[name], seed) and (of_gpus or not rows[name].gpu)
     ]
     bases = sorted({name for row, _ in cells for name in row.after})
     built_on = [(rows[name], seed) for name in bases for seed in rows[name].seeds]
-    cells += [cell for cell in built_on if cell not in cells]
-    places = [[f"device=cuda:{n}"] for n in range(gpus)] or [["device=cpu", "threads=1"]] * jobs
-    free = list(places[:jobs])
+    return cells + [cell for cell in built_on if cell not in cells]
 
-    def one(cell: tuple[Row, int]) -> None:
+
+def places(jobs: int | None) -> list[list[str]]:
+    """Return the words for train.py that tell runs at once where to be."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    on_gpus = [[f"device=cuda:{n}"] for n in range(gpus)]
+    return on_gpus[:jobs] or [["device=cpu", "threads=1"]] * (jobs or os.cpu_count() or 1)
+
+
+def train_all(
+    cells: list[Cell], where: list[list[str]], own: list[str]
+) -> list[BaseException | None]:
+    """Train cells, one a place at a time; return for each why it is still missing."""
+    free = list(where)
+
+    def one(cell: Cell) -> None:
         place = free.pop()
         try:
             make(*cell, [*place, *own])
         finally:
             free.append(place)
 
-    problems: list[BaseException] = []
-    for builds_on in (False, True):  # rows that may build on the runs of others come after them
-        wave = [(row, seed) for row, seed in cells if bool(row.before) == builds_on]
-        for row in rows.values():
-            try:
-                if any(row is wanted for wanted, _ in wave):
-                    prepare(row, own)
-            except DragomanError as problem:
-                problems.append(problem)
-                wave = [cell for cell in wave if cell[0] is not row]
-        with ThreadPoolExecutor(min(jobs, len(places))) as pool:
-            futures = [pool.submit(one, cell) for cell in wave]
-            try:
-                wait(futures)
-            except KeyboardInterrupt:  # the runs have heard it too; no other one may begin
-                pool.shutdown(cancel_futures=True)
-                raise
-        problems += [reason for future in futures if (reason := future.exception())]
-    return problems
+    with ThreadPoolExecutor(len(where)) as pool:
+        futures = [pool.submit(one, cell) for cell in cells]
+        try:
+            wait(futures)
+        except KeyboardInterrupt:  # the runs have heard it too; no other one may begin
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [future.exception() for future in futures]
+
+
+def train_missing(cells: list[Cell], where: list[list[str]], own: list[str]) -> list[BaseException]:
+    """Train cells, those that may build on the runs of others last; return what went wrong."""
+    problems: list[BaseException | None] = []
+    problems += train_all([cell for cell in cells if not cell[0].before], where, own)
+    ready = []
+    for row in {row.name: row for row, _ in cells if row.before}.values():
+        try:
+            prepare(row, own)
+            ready += [cell for cell in cells if cell[0] is row]
+        except DragomanError as problem:
+            problems.append(problem)
+    problems += train_all(ready, where, own)
+    return [problem for problem in problems if problem]
 
 
 def main(words: list[str] | None = None) -> None:
@@ -218,7 +232,9 @@ def main(words: list[str] | None = None) -> None:
                 collect(run, rows[place])
         else:
             only = args.only or [r.name for r in rows.values() if r.is_trial == args.recipes]
-            problems = train_missing(rows, only, args.jobs, args.all, own)
+            where = places(args.jobs)
+            cells = missing(rows, only, args.all or "cuda" in where[0][0])
+            problems = train_missing(cells, where, own)
         write_atomic(page.RESULTS.parent / "results.md", page.page([*rows.values()], Path(root)))
         for reason in problems:
             print(f"error: {reason}", file=sys.stderr)

@@ -159,11 +159,12 @@ class _Output:
         if self.weights_N is not None:
             weights = _chunks(self.weights_N[None])
         buffer = self.states_ND.new_empty(targets[0].numel(), len(self.bias_V))
+        # Only whole chunks are of a shape that comes again.
+        suits = ONEDNN and buffer.device.type == "cpu" and buffer.dtype == torch.float32
         parts, turned_DV = [], None
         for chunk, gradient, target, weight in zip(*chunks, targets, weights, strict=True):
             x = chunk.flatten(0, 1)
-            # The last chunk has another shape in every batch.
-            fast = ONEDNN and len(x) == CHUNK and x.dtype == torch.float32
+            fast = suits and len(x) == CHUNK
             if fast:
                 logits = product(x, self.weight_VD, self.bias_V)
             else:
