@@ -69,6 +69,13 @@ def test_rotation_turns_pairs_by_the_position() -> None:
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
 
 
+def test_rotation_is_the_same_in_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    positions, x = POSITIONS["rotary"](D, H, 9, False), torch.randn(2, H, 7, A)
+    turned = positions.rotate(x, 3)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(positions.rotate(x, 3), turned)
+
+
 def test_rotary_scores_depend_on_the_distance_alone() -> None:
     positions = RotaryPositions(D, H, 9, False)
     query, key = double(1, H, 1, A), double(1, H, 1, A)

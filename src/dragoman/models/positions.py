@@ -86,10 +86,16 @@ class RotaryPositions(Positions):
     def rotate(self, x_BHTA: Tensor, offset: int) -> Tensor:
         """Return queries or keys, neighbouring pairs of coordinates turned by their positions."""
         places = torch.arange(offset, offset + x_BHTA.shape[2], device=x_BHTA.device)
-        table = sinusoids(places, self.d_head).to(x_BHTA.dtype)
-        sin, cos = table[:, 0::2], table[:, 1::2]
-        even, odd = x_BHTA[..., 0::2], x_BHTA[..., 1::2]
-        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+        half = x_BHTA.dtype in (torch.bfloat16, torch.float16)
+        wide = x_BHTA.float() if half else x_BHTA
+        sin, cos = sinusoids(places, self.d_head).to(wide.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+        pairs = wide.contiguous().unflatten(-1, (-1, 2))
+        if torch.compiler.is_compiling():  # compilers make no code for complex numbers
+            even, odd = pairs.unbind(-1)
+            turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1)
+        else:  # (even + i odd) (cos + i sin): one pass, not seven
+            turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
+        return turned.flatten(-2).to(x_BHTA.dtype)
 
 
 def relative_distance(num_queries: int, offset: int, num_keys: int, device: torch.device) -> Tensor:
