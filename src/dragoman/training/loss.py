@@ -121,7 +121,7 @@ class _Output:
     """Output layer and cross-entropy in one: each chunk goes forward and back at once.
 
     No more than (CHUNK, V) logits are ever held. Their gradient is the distribution predicted less
-    the one wanted, made where the logits were: the softmax is the one exponential of a step.
+    the one wanted, made where the logits were: without R-Drop one softmax serves loss and gradient.
     """
 
     def __init__(
