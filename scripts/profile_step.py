@@ -53,7 +53,6 @@ PRODUCTS = {
 }
 if ONEDNN:  # x W^T, not x W
     PRODUCTS[torch.ops.mkldnn._linear_pointwise.default] = (0, 1)
-    PRODUCTS[torch.ops.mkldnn._linear_pointwise.binary] = (0, 2)
 
 
 class Product(NamedTuple):

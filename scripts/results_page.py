@@ -39,7 +39,7 @@ Behind each row lies `docs/results/<row>/<seed>/` with the resolved config, the 
 the scores and the hypotheses. To re-score a run without Dragoman:
 
     gunzip -c data/multi30k/raw/{SPLIT}.en.gz > reference.en
-    sacrebleu reference.en -i docs/results/transformer/1/hypotheses.{SPLIT}.txt
+    sacrebleu reference.en -i docs/results/rnn_additive/1/hypotheses.{SPLIT}.txt
 
 `bleu` is cased sacreBLEU on detokenised text, `bleu_lc` the same lower-cased, `bleu_lc_tok` the
 lower-cased, tokenised figure of most papers; [how-it-works.md](how-it-works.md#evaluation) says how

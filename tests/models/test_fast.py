@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from dragoman.data.batching import Batch
 from dragoman.models.attention import KeyValue, attend, fold, masked_softmax, unfold
-from dragoman.models.linear import ONEDNN, _Packed, linear, product
+from dragoman.models.linear import ONEDNN, ROWS, _Packed, linear, product
 from dragoman.models.packing import MULTIPLE, Packing
 from dragoman.models.short import short_attention
 
@@ -119,14 +120,46 @@ def test_a_linear_layer_over_rows_is_the_plain_one_forward_and_backward() -> Non
         torch.testing.assert_close(fast, plain, **EXACT)
 
 
+class RowsOfOneDNN(TorchDispatchMode):
+    """Notes how many rows its products have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[int] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if op.namespace == "mkldnn":
+            self.found.append(len(args[0]))
+        return op(*args, **(kwargs or {}))
+
+
 @pytest.mark.skipif(not ONEDNN, reason="no AVX-512")
-def test_products_of_onednn_take_turned_factors() -> None:
-    x, weight, bias, plus = (torch.randn(*n) for n in ((64, 48), (32, 48), (32,), (64, 32)))
-    turned = [tensor.t().contiguous().t() for tensor in (x, weight)]
+@pytest.mark.parametrize("rows", [1, ROWS, 2 * ROWS + 3])
+def test_products_of_onednn_take_turned_factors_and_any_rows(rows: int) -> None:
+    x, weight, bias = (torch.randn(*n) for n in ((rows, 48), (40, 48), (40,)))
+    turned, seen = [tensor.t().contiguous().t() for tensor in (x, weight)], RowsOfOneDNN()
     for factors in ((x, weight), (turned[0], weight), (x, turned[1]), turned):
-        torch.testing.assert_close(product(*factors), x @ weight.t())
-        torch.testing.assert_close(product(*factors, bias), x @ weight.t() + bias)
-        torch.testing.assert_close(product(*factors, plus=plus), x @ weight.t() + plus)
+        with seen:
+            plain, biased = product(*factors), product(*factors, bias)
+        torch.testing.assert_close(plain, x @ weight.t())
+        torch.testing.assert_close(biased, x @ weight.t() + bias)
+    assert seen.found == 8 * [-(-rows // ROWS) * ROWS], "of shapes that come again"
+
+
+@pytest.mark.parametrize("kind", ["forced", "mixed", "free"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_recurrent_steps_in_single_precision_are_those_of_the_plain_form(
+    cell: str, kind: str, batch: Batch
+) -> None:
+    gradients = []
+    for fast in (True, False):
+        model: Any = tiny.build(tiny.rnn(cell=cell, wiring="bahdanau"), dtype=torch.float32)
+        model.fast = fast
+        states = model(batch, forcing_of(batch, kind))
+        F.cross_entropy(model.project(states), batch.targets_N).backward()
+        gradients.append({key: p.grad for key, p in model.named_parameters()})
+    for key, plain in gradients[1].items():
+        torch.testing.assert_close(gradients[0][key], plain, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 64, 65, 100])

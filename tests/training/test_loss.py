@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from dragoman.data.batching import Batch
-from dragoman.models.linear import MULTIPLE, ONEDNN, product
+from dragoman.models import linear as linear_module
+from dragoman.models.linear import MULTIPLE
 from dragoman.training import loss as loss_module
 from dragoman.training.loss import (
     loss_and_gradient,
@@ -132,27 +133,14 @@ def test_no_more_logits_than_a_chunk_are_ever_held(
         assert widest.rows == most
 
 
-@pytest.mark.skipif(not ONEDNN, reason="no AVX-512")
-def test_whole_chunks_are_products_of_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows: list[int] = []
-
-    def noted(x: Tensor, *rest: Any, **options: Any) -> Tensor:
-        rows.append(len(x))
-        return product(x, *rest, **options)
-
-    monkeypatch.setattr(loss_module, "product", noted)
-    monkeypatch.setattr(loss_module, "CHUNK", 16)
-    model: Any = SimpleNamespace(output=nn.Linear(5, 31), fast=True)
-    loss_and_gradient(model, torch.randn(40, 5), torch.randint(31, (40,)), 0.1, divisor=1.0)
-    assert rows == 2 * [16, 16, 5], "logits, their states' gradient, the weight's turned"
-
-
 @pytest.mark.parametrize("vocab", [16, 17, 31])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("chunk", [16, 100])
+@pytest.mark.parametrize("onednn", [True, False])
 def test_the_gradient_by_hand_is_that_of_cross_entropy(
-    vocab: int, smoothing: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+    vocab: int, smoothing: float, chunk: int, onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(linear_module, "ONEDNN", onednn and linear_module.ONEDNN)
     monkeypatch.setattr(loss_module, "CHUNK", chunk)  # two whole ones and a rest, or a rest alone
     model: Any = SimpleNamespace(output=nn.Linear(5, vocab), fast=True)
     states = torch.randn(40, 5, requires_grad=True)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dragoman.models.linear import product, suits_onednn
+
 # (input (B, I), hidden (B, D), cell (B, D)) -> (hidden, cell); a GRU passes its cell through.
 Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -44,17 +46,35 @@ class _Products(torch.autograd.Function):
         return flat.t() @ inputs, flat.sum(0), None, None, None
 
 
+class _Multiplied(torch.autograd.Function):
+    """x W^T + b for few rows; the gradient of b is left to each row's own copy, that of W out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, biases: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.weight = weight
+        return product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        d_x = product(grad, ctx.weight.t()) if ctx.needs_input_grad[0] else None
+        return d_x, grad, None, None
+
+
 class _Deferred:
     """x W^T + b for one step after the other; W's gradient is one product over all steps."""
 
     def __init__(self, weight: Tensor, bias: Tensor, steps: int, rows: int) -> None:
-        self.weight, self.inputs = weight.detach(), list[Tensor]()
+        self.weight, self.bias = weight.detach(), bias.detach()
+        self.inputs = list[Tensor]()
         biases: Tensor = _Products.apply(weight, bias, self.inputs, steps, rows)  # type: ignore[no-untyped-call]
         self.biases = biases.unbind(0)
 
     def __call__(self, x: Tensor) -> Tensor:
         step = len(self.inputs)
         self.inputs.append(x.detach())
+        if suits_onednn(x):
+            out: Tensor = _Multiplied.apply(x, self.biases[step], self.weight, self.bias)  # type: ignore[no-untyped-call]
+            return out
         return torch.addmm(self.biases[step], x, self.weight.t())
 
 

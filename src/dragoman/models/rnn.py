@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dragoman.config import RNNConfig
@@ -24,7 +23,7 @@ from dragoman.models.attention import Attention, KeyValue
 from dragoman.models.cells import Step, Unrolled, one_step, sweep
 from dragoman.models.dropout import dropout
 from dragoman.models.embeddings import build_embeddings
-from dragoman.models.linear import aligned
+from dragoman.models.linear import aligned, product
 
 
 class RNNState(NamedTuple):
@@ -312,7 +311,7 @@ class RNNSeq2Seq(nn.Module):
         """Return the likeliest tokens (R,); the output layer may come aligned."""
         if output is None:
             return self.project(states_RD).argmax(-1)
-        return F.linear(states_RD, *output).argmax(-1)
+        return product(states_RD, *output).argmax(-1)
 
     def _at_once(
         self,

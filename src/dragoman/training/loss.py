@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dragoman.models.linear import ONEDNN, aligned, product
+from dragoman.models.linear import aligned, product
 from dragoman.models.seq2seq import Seq2Seq
 
 # Rows whose logits are held at a time: the widest tensors of a step are (CHUNK, V). So few stay in
@@ -159,30 +159,18 @@ class _Output:
         if self.weights_N is not None:
             weights = _chunks(self.weights_N[None])
         buffer = self.states_ND.new_empty(targets[0].numel(), len(self.bias_V))
-        # Only whole chunks are of a shape that comes again.
-        suits = ONEDNN and buffer.device.type == "cpu" and buffer.dtype == torch.float32
-        parts, turned_DV = [], None
+        parts = []
         for chunk, gradient, target, weight in zip(*chunks, targets, weights, strict=True):
             x = chunk.flatten(0, 1)
-            fast = suits and len(x) == CHUNK
-            if fast:
-                logits = product(x, self.weight_VD, self.bias_V)
-            else:
-                logits = torch.addmm(self.bias_V, x, self.weight_VD.t(), out=buffer[: len(x)])
+            logits = product(x, self.weight_VD, self.bias_V, out=buffer[: len(x)])
             loss, wrong = self._backward(logits, x, target.flatten())
             parts.append(loss)
             if weight is not None:
                 wrong.mul_(weight.view(-1, 1))
-            back = product(wrong, self.weight_VD.t()) if fast else wrong @ self.weight_VD
-            gradient.copy_(back.view_as(gradient))
-            if fast:
-                turned_DV = product(x.t(), wrong.t(), plus=turned_DV)
-            else:
-                weight_grad.addmm_(wrong.t(), x)
+            weight_grad.addmm_(wrong.t(), x)  # oneDNN would write a new sum every time
+            gradient.copy_(product(wrong, self.weight_VD.t()).view_as(gradient))
             bias_grad.addmv_(wrong.t(), wrong.new_ones(len(x)))  # faster than a sum over the rows
             del logits, wrong  # before the next are made
-        if turned_DV is not None:
-            weight_grad.add_(turned_DV.t())
         each = self.smoothing / self.vocab  # what smoothing wants of every word goes through sums
         gradient_ND.sub_(each * self.weight_sum_D).div_(self.divisor)
         weight_grad.sub_(each * self.states_ND.sum(0)).div_(self.divisor)
