@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dragoman.config import DecodeConfig, RNNConfig, TransformerConfig
 from dragoman.data.batching import Batch, collate, ragged
@@ -152,3 +153,16 @@ def _fluent(name: str, vocab: int, steps: int) -> nn.Module:
         nn.functional.cross_entropy(model.project(model(data)), data.targets_N).backward()
         optimizer.step()
     return model.double().eval()
+
+
+class RowsOfOneDNN(TorchDispatchMode):
+    """Notes how many rows its products have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[int] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if op.namespace == "mkldnn":
+            self.found.append(len(args[0]))
+        return op(*args, **(kwargs or {}))

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from dragoman.data.batching import Batch
@@ -120,24 +119,11 @@ def test_a_linear_layer_over_rows_is_the_plain_one_forward_and_backward() -> Non
         torch.testing.assert_close(fast, plain, **EXACT)
 
 
-class RowsOfOneDNN(TorchDispatchMode):
-    """Notes how many rows its products have."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[int] = []
-
-    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if op.namespace == "mkldnn":
-            self.found.append(len(args[0]))
-        return op(*args, **(kwargs or {}))
-
-
 @pytest.mark.skipif(not ONEDNN, reason="no AVX-512")
 @pytest.mark.parametrize("rows", [1, ROWS, 2 * ROWS + 3])
 def test_products_of_onednn_take_turned_factors_and_any_rows(rows: int) -> None:
     x, weight, bias = (torch.randn(*n) for n in ((rows, 48), (40, 48), (40,)))
-    turned, seen = [tensor.t().contiguous().t() for tensor in (x, weight)], RowsOfOneDNN()
+    turned, seen = [tensor.t().contiguous().t() for tensor in (x, weight)], tiny.RowsOfOneDNN()
     for factors in ((x, weight), (turned[0], weight), (x, turned[1]), turned):
         with seen:
             plain, biased = product(*factors), product(*factors, bias)

@@ -133,6 +133,15 @@ def test_no_more_logits_than_a_chunk_are_ever_held(
         assert widest.rows == most
 
 
+@pytest.mark.skipif(not linear_module.ONEDNN, reason="no AVX-512")
+def test_logits_and_their_way_back_are_products_of_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK", 64)  # a whole one and a rest, which is filled up
+    model: Any = SimpleNamespace(output=nn.Linear(5, 31), fast=True)
+    with tiny.RowsOfOneDNN() as seen:
+        loss_and_gradient(model, torch.randn(70, 5), torch.randint(31, (70,)), 0.1, divisor=1.0)
+    assert seen.found == [64, 64, 32, 32]
+
+
 @pytest.mark.parametrize("vocab", [16, 17, 31])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("chunk", [16, 100])
