@@ -23,13 +23,14 @@ from dragoman.data.batching import (
     ragged,
 )
 from dragoman.data.ragged import Ragged
+from dragoman.data.resident import ResidentRows
 from dragoman.data.tokenizers import BOS, EOS, PAD
 
 IntArray = NDArray[np.int64]
 
 
 class Pairs:
-    """Sentence pairs of given lengths; token ids say which pair, side and place they are of."""
+    """Sentence pairs of given lengths; token ids say which pair, side and epoch they are of."""
 
     def __init__(self, src: list[int], tgt: list[int], repeats: int = 1) -> None:
         self.src, self.tgt = np.array(src, np.int64), np.array(tgt, np.int64)
@@ -44,7 +45,8 @@ class Pairs:
     def rows(self, pairs: IntArray, epoch: int) -> tuple[Ragged, Ragged]:
         sides = []
         for offset, lengths in ((1000, self.src), (2000, self.tgt)):
-            rows = [[offset + int(pair)] * (int(lengths[pair]) - 1) + [EOS] for pair in pairs]
+            first = offset + 2000 * epoch
+            rows = [[first + int(pair)] * (int(lengths[pair]) - 1) + [EOS] for pair in pairs]
             sides.append(ragged(rows))
         return sides[0], sides[1]
 
@@ -199,6 +201,7 @@ def test_fetch_pads_and_shifts() -> None:
     assert batch.targets_N.tolist() == [2000, 2000, EOS, EOS]
     assert batch.num_tokens == 4
     assert batch.tgt_mask_BT.tolist() == [[True, True, True], [True, False, False]]
+    assert batch.tgt_places_N.tolist() == [0, 1, 2, 3]
 
 
 def test_a_fetched_batch_is_the_bucket() -> None:
@@ -209,6 +212,53 @@ def test_a_fetched_batch_is_the_bucket() -> None:
         assert batch.tgt_in_BT.shape == (len(bucket.pairs), bucket.tgt_longest)
         assert batch.num_tokens == bucket.tgt_tokens
         assert all(t.device.type == "cpu" for t in vars(batch.to(torch.device("cpu"))).values())
+
+
+@given(rows=lengths, size=st.integers(10, 400), repeats=st.integers(1, 2), epoch=st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_rows_on_the_device_give_the_same_batches(
+    rows: list[tuple[int, int]], size: int, repeats: int, epoch: int
+) -> None:
+    made = order(rows, size, repeats=repeats)
+    resident = ResidentRows(made.source, torch.device("cpu"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dragoman.data.ragged._CHUNK", 7)
+        for bucket in (*made.epoch(epoch), *made.epoch(epoch + 1)):
+            expected, found = (vars(source.fetch(bucket)) for source in (made, resident))
+            for name, tensor in expected.items():
+                torch.testing.assert_close(found[name], tensor, atol=0, rtol=0)
+
+
+def test_rows_are_taken_from_their_source_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = order(many(60), 300)
+    resident, read = ResidentRows(made.source, torch.device("cpu")), []
+    rows = made.source.rows
+
+    def note(pairs: IntArray, epoch: int) -> Any:
+        read.append((epoch, len(pairs)))
+        return rows(pairs, epoch)
+
+    monkeypatch.setattr(made.source, "rows", note)
+    for bucket in (*made.epoch(0), *made.epoch(1)):
+        resident.fetch(bucket)
+    assert read == [(0, 60), (1, 60)]
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_not_waited_for() -> None:
+    made, device = order(many(60), 300), torch.device("cuda")
+    resident, buckets = ResidentRows(made.source, device), list(made.epoch(0))
+    resident.fetch(buckets[0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = resident.fetch(buckets[1])
+        places = batch.tgt_places_N
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    expected = made.fetch(buckets[1])
+    assert places.tolist() == expected.tgt_mask_BT.flatten().nonzero()[:, 0].tolist()
+    for name, tensor in vars(expected).items():
+        torch.testing.assert_close(vars(batch)[name].cpu(), tensor, atol=0, rtol=0)
 
 
 @given(st.lists(st.lists(st.integers(4, 99), max_size=9), max_size=9))

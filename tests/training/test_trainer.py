@@ -15,6 +15,7 @@ from torch import Tensor
 import tinyruns
 from dragoman.cli import run_training
 from dragoman.data.batching import Bucket
+from dragoman.data.resident import ResidentRows
 from dragoman.errors import DragomanError
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.training import trainer as trainer_module
@@ -166,6 +167,20 @@ def test_the_dry_run_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:
         tensors.append(weights_of(made.module) | optimizer_tensors(made.module, made.optimizer))
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+
+
+def test_rows_on_the_device_train_the_same(home: Path, tmp_path: Path) -> None:
+    weights = []
+    for resident in (False, True):
+        sampled = {"data__tokenizer__sampling_alpha": 0.5}
+        made = trainer(home, tmp_path / str(resident), tinyruns.TRANSFORMER, **sampled)
+        assert made.rows is made.order  # a CPU has them already
+        if resident:
+            made.rows = ResidentRows(made.training_set, made.device)
+        while made.stream.epoch < 2:
+            made.step(made.stream.take(1))
+        weights.append(weights_of(made.module))
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 def test_the_dry_run_takes_the_largest_batch(

@@ -25,6 +25,18 @@ def length_mask(lengths_B: Tensor, longest: int) -> Tensor:
     return torch.arange(longest, device=lengths_B.device)[None, :] < lengths_B[:, None]
 
 
+def real_places(lengths_B: Tensor, longest: int, total: int) -> Tensor:
+    """Return where the real tokens stand in a grid (B * longest,), row by row: (total,).
+
+    ``total`` is the sum of the lengths. Who knows it beforehand need not wait for a GPU to count.
+    """
+    device = lengths_B.device
+    padding_before = torch.arange(len(lengths_B), device=device) * longest
+    padding_before -= lengths_B.cumsum(0) - lengths_B
+    shift = padding_before.repeat_interleave(lengths_B, output_size=total)
+    return shift + torch.arange(total, device=device)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Padded sentence pairs.
@@ -42,6 +54,11 @@ class Batch:
     def tgt_mask_BT(self) -> Tensor:
         """True at real target positions."""
         return length_mask(self.tgt_lengths_B, self.tgt_in_BT.shape[1])
+
+    @property
+    def tgt_places_N(self) -> Tensor:
+        """Where the real target positions stand in a grid (B * T)."""
+        return real_places(self.tgt_lengths_B, self.tgt_in_BT.shape[1], self.num_tokens)
 
     @property
     def num_tokens(self) -> int:
@@ -75,15 +92,18 @@ def pad(rows: Ragged) -> IntArray:
 
 def collate(src: Ragged, tgt: Ragged) -> Batch:
     """Build a batch from source and target rows that end in EOS."""
-    tgt_BT = torch.from_numpy(pad(tgt))
-    tgt_in = torch.cat([torch.full((len(tgt_BT), 1), BOS), tgt_BT[:, :-1]], 1)
     return Batch(
         src_BS=torch.from_numpy(pad(src)),
         src_lengths_B=torch.from_numpy(src.lengths.copy()),
-        tgt_in_BT=tgt_in,
+        tgt_in_BT=decoder_inputs(torch.from_numpy(pad(tgt))),
         tgt_lengths_B=torch.from_numpy(tgt.lengths.copy()),
         targets_N=torch.from_numpy(tgt.flat.copy()),
     )
+
+
+def decoder_inputs(tgt_BT: Tensor) -> Tensor:
+    """Return what the decoder is fed to predict each target: BOS first, each token one later."""
+    return torch.cat([tgt_BT.new_full((len(tgt_BT), 1), BOS), tgt_BT[:, :-1]], 1)
 
 
 class PairSource(Protocol):

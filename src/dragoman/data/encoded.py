@@ -197,6 +197,11 @@ class TrainingSet:
             f"{counts['empty']} empty)"
         )
 
+    @property
+    def num_tokens(self) -> int:
+        """Deterministic tokens of both sides of all pairs kept, EOS and tags not counted."""
+        return sum(int(fixed[self._kept].sum(dtype=np.int64)) for fixed in self._fixed)
+
     def _tag_of(self, pairs: IntArray) -> IntArray:
         """Return the tag id of each pair, -1 without."""
         if len(self._tags) == 1:

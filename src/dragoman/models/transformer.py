@@ -293,22 +293,22 @@ class TransformerSeq2Seq(nn.Module):
         packing, tokens = self._packing(batch.tgt_lengths_B, weights), batch.tgt_in_BT
         if teacher_forcing_BT is not None and not bool(teacher_forcing_BT.all()):
             with torch.no_grad():
-                states = self._decode(tokens, batch.tgt_mask_BT, memory, packing, None)
-                guesses = tokens.new_zeros(tokens.shape)
-                guesses[batch.tgt_mask_BT] = self.project(states).argmax(-1)
+                best_N = self.project(self._decode(batch, tokens, memory, packing)).argmax(-1)
+                guesses = tokens.new_zeros(tokens.numel())
+                guesses = guesses.index_copy(0, batch.tgt_places_N, best_N).view_as(tokens)
             shifted = torch.cat([tokens[:, :1], guesses[:, :-1]], 1)
             tokens = torch.where(teacher_forcing_BT, tokens, shifted)
-        return self._decode(tokens, batch.tgt_mask_BT, memory, packing, weights)
+        return self._decode(batch, tokens, memory, packing, weights)
 
     def _decode(
         self,
+        batch: Batch,
         tokens_BT: Tensor,
-        mask_BT: Tensor,
         memory: TransformerMemory,
         packing: Packing | None,
-        weights: dict[str, Tensor] | None,
+        weights: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        """Return the states (N, D) at the real positions, given all tokens before them."""
+        """Return the states (N, D) at the batch's real positions, given all tokens before them."""
         tokens, length = tokens_BT, tokens_BT.shape[1]
         if packing is not None:
             tokens, length = tokens[packing.rows_N, packing.places_N], packing.mask_BL.shape[1]
@@ -321,5 +321,7 @@ class TransformerSeq2Seq(nn.Module):
             weights=weights,
             packing=packing,
         )
-        rows: Tensor = states[mask_BT] if packing is None else states
+        if packing is not None:
+            return states  # type: ignore[no-any-return]
+        rows: Tensor = states.flatten(0, 1).index_select(0, batch.tgt_places_N)
         return rows

@@ -20,6 +20,7 @@ from dragoman.data.batching import Batch, BatchOrder, BatchStream, Bucket
 from dragoman.data.corpora import corpus_fingerprint
 from dragoman.data.draws import seed_of
 from dragoman.data.encoded import build_training_set, train_or_load_tokenizers
+from dragoman.data.resident import MOST_TOKENS, ResidentRows
 from dragoman.decoding.translator import choose_device, load_translator, same_tokens
 from dragoman.errors import DragomanError
 from dragoman.models.seq2seq import Seq2Seq, build_model
@@ -62,6 +63,8 @@ class Trainer:
         self.order = BatchOrder(
             self.training_set, train.batch_type, train.batch_size, train.sort_by_length, config.seed
         )
+        on_device = self.device.type == "cuda" and self.training_set.num_tokens <= MOST_TOKENS
+        self.rows = ResidentRows(self.training_set, self.device) if on_device else self.order
         sizes = (len(self.tokenizers[0]), len(self.tokenizers[1]))
         self.module = build_model(config.model, *sizes, seed=seed_of(config.seed, "weights"))
         self.module.to(self.device)
@@ -160,7 +163,7 @@ class Trainer:
     def risk(self, buckets: list[Bucket], index: int) -> Tensor:
         """Add the gradient of a micro-batch's risk; return its part of the mean of the step."""
         train, sentences = self.config.train, sum(len(bucket.pairs) for bucket in buckets)
-        batch = self.order.fetch(buckets[index]).to(self.device)
+        batch = self.rows.fetch(buckets[index]).to(self.device)
         seed = seed_of(self.config.seed, "samples", self.state.step + 1, index)
         decode = sampling(self.config.decode, train, seed)
         self.module.eval()
@@ -174,7 +177,7 @@ class Trainer:
 
     def fetch(self, bucket: Bucket) -> Batch:
         """Return a batch on the device; with R-Drop its sentences come twice."""
-        batch = self.order.fetch(bucket).to(self.device)
+        batch = self.rows.fetch(bucket).to(self.device)
         return batch.twice() if self.config.train.r_drop else batch
 
     def update(self, number: int, buckets: list[Bucket], sums: Tensor) -> Tensor:
