@@ -107,7 +107,7 @@ def decoder_inputs(tgt_BT: Tensor) -> Tensor:
 
 
 class PairSource(Protocol):
-    """What batching needs of a training set (``dragoman.data.encoded.TrainingSet``)."""
+    """What batching needs of a training set (``dragoman.data.mixture.TrainingSet``)."""
 
     def epoch_pairs(self, epoch: int) -> IntArray:
         """Return the pair numbers of an epoch."""
