@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dragoman import settings
-from dragoman.config import Config
+from dragoman.config import Config, TrainConfig
 from dragoman.data.batching import Bucket
 from dragoman.data.words import SpacyTokenizer
 from dragoman.errors import DragomanError
@@ -25,6 +25,7 @@ from dragoman.reporting.board import profiler
 from dragoman.reporting.progress import Progress
 from dragoman.runs import Run
 from dragoman.training import distributed
+from dragoman.training.checkpoint import TrainState
 from dragoman.training.distributed import Ranks
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
 from dragoman.training.trainer import Trainer, out_of_memory
@@ -136,12 +137,7 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
         settings.save(config, run.folder / "config.yaml")
     progress = Progress(options.max_steps, state.step, config.log.every, ranks.main)
     _introduce(trainer, progress)
-    ended_early = bool(options.patience) and state.stale >= options.patience
-    over = ended_early or state.step == options.max_steps
-    if state.step > options.max_steps or (state.finished and over):
-        why = "stopped early" if ended_early else "is complete"
-        if state.step > options.max_steps:
-            why = f"is past train.max_steps={options.max_steps}"
+    if why := _nothing_to_do(state, options):
         progress.message(f"nothing to do: the run {why} at step {state.step}")
         trainer.board.close()
         return
@@ -151,6 +147,7 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
         trainer.dry_run()
     trace = profiler(run.folder / "profile", config.log.profile_steps if ranks.main else 0)
     window, began = Window(), time.monotonic()
+    over = _stopped_early(state, options) or state.step == options.max_steps
     with signals() as received, progress, trace:
         while not over:
             buckets = trainer.stream.take(options.accumulate * ranks.world)
@@ -177,7 +174,7 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
                     f"ppl {found.perplexity:.2f}  BLEU {found.bleu:.2f}"
                     f"{'  (best)' if state.best_step == state.step else ''}"
                 )
-                if options.patience and state.stale >= options.patience:
+                if _stopped_early(state, options):
                     progress.message(f"no gain in {state.stale} validations: stopping early")
                     break
 
@@ -194,6 +191,21 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
             f"best step {state.best_step}; weights in {run.folder}"
         )
     trainer.board.close()
+
+
+def _stopped_early(state: TrainState, options: TrainConfig) -> bool:
+    return bool(options.patience) and state.stale >= options.patience
+
+
+def _nothing_to_do(state: TrainState, options: TrainConfig) -> str | None:
+    """Say why a run has no step left, or return None."""
+    if state.step > options.max_steps:
+        return f"is past train.max_steps={options.max_steps}"
+    if state.finished and _stopped_early(state, options):
+        return "stopped early"
+    if state.finished and state.step == options.max_steps:
+        return "is complete"
+    return None
 
 
 # Figures of the progress line; the rest is for TensorBoard and the log.
