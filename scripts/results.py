@@ -109,7 +109,10 @@ def make(row: Row, seed: int, own: list[str]) -> None:
     """Train, score and collect one run; one that is done is only trained, where it is not here."""
     run = Run(runs_folder(own) / f"{row.name}-s{seed}")
     log = run.folder.parent / ".results" / f"{run.name}.log"
-    run_python(["train.py", *row.args, f"seed={seed}", f"run_name={run.name}", *own], log)
+    # Two runs that share cores must not both use all of them: their threads would wait in turn.
+    threads = option(own, "threads", "")
+    words = ["train.py", *row.args, f"seed={seed}", f"run_name={run.name}", *own]
+    run_python(words, log, threads)
     if is_done(row, seed):
         return
     data = settings.load(run.folder / "config.yaml").data
@@ -122,17 +125,19 @@ def make(row: Row, seed: int, own: list[str]) -> None:
             read_pairs(data, split)
         except DragomanError:
             continue  # a test set that is not here can be scored later
-        run_python(["-m", "dragoman.cli", "evaluate", str(run.folder), "--split", split], log)
+        words = ["-m", "dragoman.cli", "evaluate", str(run.folder), "--split", split]
+        run_python(words, log, threads)
     collect(run, row)
 
 
-def run_python(words: list[str], log: Path) -> None:
-    """Run Python in the repository, its output in a log file."""
+def run_python(words: list[str], log: Path, threads: str = "") -> None:
+    """Run Python in the repository, on so many threads, its output in a log file."""
     print(f"{log.stem}: {' '.join(words)} (output in {log})", flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as stream:
         command = [sys.executable, *words]
-        done = subprocess.run(command, cwd=ROOT, stdout=stream, stderr=stream, check=False)
+        env = {**os.environ, **({"OMP_NUM_THREADS": threads} if threads else {})}
+        done = subprocess.run(command, cwd=ROOT, env=env, stdout=stream, stderr=stream, check=False)
     if done.returncode:
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
         raise DragomanError(f"{log.stem}: {''.join(last)} ({log})")
