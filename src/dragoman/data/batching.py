@@ -30,11 +30,10 @@ def real_places(lengths_B: Tensor, longest: int, total: int) -> Tensor:
 
     ``total`` is the sum of the lengths. Who knows it beforehand need not wait for a GPU to count.
     """
-    device = lengths_B.device
-    padding_before = torch.arange(len(lengths_B), device=device) * longest
-    padding_before -= lengths_B.cumsum(0) - lengths_B
-    shift = padding_before.repeat_interleave(lengths_B, output_size=total)
-    return shift + torch.arange(total, device=device)
+    number = torch.arange(total, device=lengths_B.device)
+    ends_B = lengths_B.cumsum(0)
+    row = torch.searchsorted(ends_B, number, right=True)
+    return number + row * longest - (ends_B - lengths_B)[row]
 
 
 @dataclass(frozen=True)

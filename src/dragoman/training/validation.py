@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dragoman.config import Config
-from dragoman.data.batching import Batch
+from dragoman.data.batching import Batch, length_mask
 from dragoman.data.corpora import read_pairs
 from dragoman.data.tokenizers import EOS, Tokenizer
 from dragoman.decoding.translator import Translator
@@ -45,7 +45,8 @@ class ModelGraph(nn.Module):
 
     def forward(self, src: Tensor, src_lengths: Tensor, tgt_in: Tensor, tgt_lengths: Tensor) -> Any:
         """Return the logits at the real target positions."""
-        batch = Batch(src, src_lengths, tgt_in, tgt_lengths, tgt_in.flatten())
+        real_N = tgt_in[length_mask(tgt_lengths, tgt_in.shape[1])]  # as many as there are targets
+        batch = Batch(src, src_lengths, tgt_in, tgt_lengths, real_N)
         fast, self.model.fast = self.model.fast, False  # the plain form is what a picture shows
         try:
             return self.model.project(self.model(batch))
