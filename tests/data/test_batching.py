@@ -201,6 +201,7 @@ def test_fetch_pads_and_shifts() -> None:
     assert batch.num_tokens == 4
     assert batch.tgt_mask_BT.tolist() == [[True, True, True], [True, False, False]]
     assert batch.tgt_places_N.tolist() == [0, 1, 2, 3]
+    assert batch.at_targets(batch.tgt_in_BT[:, :, None])[:, 0].tolist() == [BOS, 2000, 2000, BOS]
 
 
 def test_a_fetched_batch_is_the_bucket() -> None:

@@ -59,6 +59,10 @@ class Batch:
         """Where the real target positions stand in a grid (B * T)."""
         return real_places(self.tgt_lengths_B, self.tgt_in_BT.shape[1], self.num_tokens)
 
+    def at_targets(self, states_BTD: Tensor) -> Tensor:
+        """Return the rows at real target positions, (B, T, D) -> (N, D)."""
+        return states_BTD.flatten(0, 1).index_select(0, self.tgt_places_N)
+
     @property
     def num_tokens(self) -> int:
         """N, the number of real target tokens, EOS included."""

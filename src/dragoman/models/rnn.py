@@ -304,7 +304,7 @@ class RNNSeq2Seq(nn.Module):
                 seen.append(found)
         if weights is not None and seen:
             weights["decoder.attention"] = torch.cat(seen, 2)
-        return torch.stack(outs, 1).flatten(0, 1).index_select(0, batch.tgt_places_N)
+        return batch.at_targets(torch.stack(outs, 1))
 
     @torch.no_grad()
     def _guess(self, states_RD: Tensor, output: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -333,4 +333,4 @@ class RNNSeq2Seq(nn.Module):
         if weights is not None and found is not None:
             weights["decoder.attention"] = found
         out_BTD, _ = self._read(top_BTD, context, embedded_BTE)
-        return out_BTD.flatten(0, 1).index_select(0, batch.tgt_places_N)
+        return batch.at_targets(out_BTD)

@@ -323,5 +323,4 @@ class TransformerSeq2Seq(nn.Module):
         )
         if packing is not None:
             return states  # type: ignore[no-any-return]
-        rows: Tensor = states.flatten(0, 1).index_select(0, batch.tgt_places_N)
-        return rows
+        return batch.at_targets(states)
