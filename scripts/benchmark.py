@@ -249,7 +249,7 @@ def main() -> None:
     args = parser.parse_args()
     suite = SUITES[args.suite]
     if args.quick:
-        args.only, args.seconds = ["plain"], min(args.seconds, 25.0)
+        args.only, args.seconds = ["plain"], min(args.seconds, 15.0)
     if args.only:
         unknown = set(args.only) - set(suite.contenders)
         if unknown:
