@@ -400,10 +400,3 @@ def test_a_longer_run_begins_without_the_average_of_the_shorter(
     )
     tinyruns.train_run(config)
     assert seen[0] == "raw"
-
-
-def test_checkpoints_that_a_signal_left_are_not_averaged(home: Path, tmp_path: Path) -> None:
-    made = trainer(home, tmp_path, train__average_best=2, train__checkpoint_every=4)
-    made.state.scores = {"2": -3.0, "3": -3.5, "4": -4.0, "5": -2.0, "6": -2.5, "8": -2.7}
-    # 2 and 5 were the best when they came, 4 and 8 are due; 3 and 6 are neither.
-    assert made.averaged_steps([2, 3, 4, 5, 6, 8]) == [5, 8]

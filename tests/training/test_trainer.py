@@ -22,6 +22,7 @@ from dragoman.training import trainer as trainer_module
 from dragoman.training.distributed import Ranks
 from dragoman.training.loss import Loss
 from dragoman.training.optimisation import optimizer_tensors
+from dragoman.training.selection import judge
 from dragoman.training.trainer import Trainer
 from dragoman.training.validation import Figures, Validator
 
@@ -382,7 +383,7 @@ def test_another_number_of_ranks_is_refused(home: Path, tmp_path: Path) -> None:
     made = trainer(home, tmp_path, tinyruns.TRANSFORMER)
     made.state.world = 2
     made.step(made.stream.take(1))
-    made.judge(Figures(1.0, 1.0, 1.0, 1.0))
+    judge(made.state, Figures(1.0, 1.0, 1.0, 1.0), made.config.train)
     made.save()
     with pytest.raises(DragomanError, match="trained by 2 ranks, now there are 1"):
         trainer(home, tmp_path, tinyruns.TRANSFORMER)

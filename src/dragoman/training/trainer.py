@@ -34,6 +34,7 @@ from dragoman.training.optimisation import OPTIMIZERS, MovingAverage, average, c
 from dragoman.training.risk import candidates, risk_backward, sampling
 from dragoman.training.runlog import RunLog
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
+from dragoman.training.selection import averaged_steps, judge, note
 from dragoman.training.validation import Figures, Validator, weights_in
 
 
@@ -266,25 +267,8 @@ class Trainer:
             self.tokenizers,
             extra,
         )
-        self.run.prune(self.config.train.keep, set(self.averaged_steps(self.run.steps())))
-
-    def averaged_steps(self, steps: list[int]) -> list[int]:
-        """Return the steps whose weights the final average takes: the last or the best.
-
-        Of the checkpoints ``steps`` only those count that every run of this length has, not one
-        that a signal left behind.
-        """
-        train, scores = self.config.train, self.state.scores
-        due = [s for s in steps if s % train.checkpoint_every == 0 or s == train.max_steps]
-        if not train.average_best:
-            return due[-train.average_last :] if train.average_last else []
-        best = -math.inf
-        for step in sorted(map(int, scores)):  # the best so far is saved too, due or not
-            if scores[str(step)] > best:
-                best = scores[str(step)]
-                due.append(step)
-        scored = [step for step in steps if step in due and str(step) in scores]
-        return sorted(scored, key=lambda step: -scores[str(step)])[: train.average_best]
+        averaged = averaged_steps(self.state, self.run.steps(), self.config.train)
+        self.run.prune(self.config.train.keep, set(averaged))
 
     def validate(self) -> Figures:
         """Score the validation split on rank 0, tell the others, and remember the best."""
@@ -294,13 +278,8 @@ class Trainer:
                 figures, texts = self.validator.score()
                 self.validator.show(self.board, self.state.step, texts)
         figures = Figures(*self.ranks.from_main(list(figures), self.device))
-        state, train = self.state, self.config.train
-        state.scored = self.usual
-        improved = self.judge(figures)
-        state.scores[str(state.step)] = self.score(figures)
-        if state.step % train.validate_every == 0:  # else only because the run ends here
-            state.stale = 0 if improved else state.stale + 1
-            state.plateau.update(train, improved)
+        self.state.scored = self.usual
+        note(self.state, figures, self.config.train)
         return figures
 
     @property
@@ -308,31 +287,19 @@ class Trainer:
         """Which weights are validated during training."""
         return "ema" if self.moving else "raw"
 
-    def score(self, figures: Figures) -> float:
-        """Return what is compared: the higher the better."""
-        return figures.bleu if self.config.train.metric == "bleu" else -figures.loss
-
-    def judge(self, figures: Figures) -> bool:
-        """Remember the best validation so far; return whether this is it."""
-        score = self.score(figures)
-        improved = self.state.best_score is None or score > self.state.best_score
-        if improved:
-            self.state.best_score, self.state.best_step = score, self.state.step
-        return improved
-
     def finish(self) -> None:
         """Average the last checkpoints, if asked for, keep the average if it is better, and end."""
         if not self.ranks.main:
             return
-        weights: Tensors | None = None
-        if self.config.train.average_last or self.config.train.average_best:
+        train, weights = self.config.train, None
+        if train.average_last or train.average_best:
             self.save()
-            steps = self.averaged_steps(self.run.steps())
+            steps = averaged_steps(self.state, self.run.steps(), train)
             files = [self.run.folder / f"step-{step}" / "model.safetensors" for step in steps]
             weights = average(files)
             with weights_in(self.module, weights):
                 figures, _ = self.validator.score()
-            if self.judge(figures):
+            if judge(self.state, figures, train):
                 self.state.scored = "average"
             self.report({"validation_average": figures._asdict()})
         self.state.finished = True  # not before the average: killed in between, it is made again
@@ -342,7 +309,7 @@ class Trainer:
                 for name, value in settings.fixed_keys(self.config).items()
                 if name.startswith(("seed", "model.", "train.", "data.tokenizer."))
             },
-            {f"best_{self.config.train.metric}": abs(self.state.best_score or 0.0)},
+            {f"best_{train.metric}": abs(self.state.best_score or 0.0)},
         )
         self.save(weights)
 

@@ -1,0 +1,50 @@
+"""Which weights are best: what validations are compared by, what the final average takes."""
+
+from __future__ import annotations
+
+import math
+
+from dragoman.config import TrainConfig
+from dragoman.training.checkpoint import TrainState
+from dragoman.training.validation import Figures
+
+
+def score_of(figures: Figures, train: TrainConfig) -> float:
+    """Return what is compared: the higher the better."""
+    return figures.bleu if train.metric == "bleu" else -figures.loss
+
+
+def judge(state: TrainState, figures: Figures, train: TrainConfig) -> bool:
+    """Remember the best validation so far; return whether this is it."""
+    score = score_of(figures, train)
+    improved = state.best_score is None or score > state.best_score
+    if improved:
+        state.best_score, state.best_step = score, state.step
+    return improved
+
+
+def note(state: TrainState, figures: Figures, train: TrainConfig) -> None:
+    """Take a validation during training into the state: what patience and a plateau go by."""
+    improved = judge(state, figures, train)
+    state.scores[str(state.step)] = score_of(figures, train)
+    if state.step % train.validate_every == 0:  # else only because the run ends here
+        state.stale = 0 if improved else state.stale + 1
+        state.plateau.update(train, improved)
+
+
+def averaged_steps(state: TrainState, steps: list[int], train: TrainConfig) -> list[int]:
+    """Return the steps whose weights the final average takes: the last or the best.
+
+    Of the checkpoints ``steps`` only those count that every run of this length has, not one that a
+    signal left behind.
+    """
+    due = [s for s in steps if s % train.checkpoint_every == 0 or s == train.max_steps]
+    if not train.average_best:
+        return due[-train.average_last :] if train.average_last else []
+    best = -math.inf
+    for step in sorted(map(int, state.scores)):  # the best so far is saved too, due or not
+        if state.scores[str(step)] > best:
+            best = state.scores[str(step)]
+            due.append(step)
+    scored = [step for step in steps if step in due and str(step) in state.scores]
+    return sorted(scored, key=lambda step: -state.scores[str(step)])[: train.average_best]
