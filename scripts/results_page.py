@@ -51,7 +51,8 @@ much in the same time.
 RECIPES = """## Recipes tried
 
 Every recipe was judged on the validation split, with the search of the results; test sets play no
-part here. Runs are shortened, so that more of them can be tried: compare within a table.
+part here. Runs are shortened, so that more of them can be tried: compare within a table. `make
+results ARGS=--recipes` trains what is missing.
 """
 
 
@@ -182,11 +183,12 @@ def line(found: Scored, above: Scored | None) -> list[str]:
     ]
 
 
-def trial(row: Row) -> list[str] | None:
-    """Return a line about a recipe that was tried; None if it has not been."""
+def trial(row: Row) -> list[str]:
+    """Return a line about a recipe, tried or not yet."""
     folders = [evidence(row, seed) for seed in row.seeds if is_done(row, seed)]
+    words = f"`{' '.join(row.args)}`"
     if not folders:
-        return None
+        return [row.name, row.why, "not trained yet", "", "", "", "", words]
     scores = [json.loads((path / "scores.val.json").read_text())["bleu"] for path in folders]
     facts = [json.loads((path / "run.json").read_text()) for path in folders]
     return [
@@ -197,7 +199,7 @@ def trial(row: Row) -> list[str] | None:
         f"{facts[0]['parameters'] / 1e6:.1f} M",
         minutes(facts),
         f"{statistics.mean(f['target_tokens'] for f in facts) / 1e6:.1f} M",
-        f"`{' '.join(row.args)}`",
+        words,
     ]
 
 
@@ -235,8 +237,7 @@ def page(rows: list[Row], root: Path) -> str:
     head += ["words for train.py"]
     groups = dict.fromkeys(row.group for row in rows if row.is_trial)
     for number, group in enumerate(groups):
-        tried = [told for row in rows if row.group == group and (told := trial(row))]
-        if tried:
-            parts += [RECIPES] if number == 0 else []
-            parts += [f"### {group}", "", *markdown(head, tried), ""]
+        tried = [trial(row) for row in rows if row.group == group]
+        parts += [RECIPES] if number == 0 else []
+        parts += [f"### {group}", "", *markdown(head, tried), ""]
     return "\n".join(parts)
