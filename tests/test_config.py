@@ -166,6 +166,21 @@ def test_plain_data_round_trip() -> None:
         ("device", "gpu", "device: 'gpu' is not accepted, expected auto, cpu, cuda or cuda:<n>"),
         ("run_name", "a/b", "run_name: 'a/b' cannot be a folder name"),
         ("checkpoint_dir", "", "checkpoint_dir: is empty"),
+        (
+            "train.warmup_steps",
+            4000,
+            "train.warmup_steps: 4000 leave nothing of train.schedule_steps",
+        ),
+        (
+            "train",
+            {"teacher_forcing_schedule": "linear", "teacher_forcing_draw": "batch"},
+            "train.teacher_forcing_draw: batch is for model=rnn",
+        ),
+        (
+            "data.tokenizer",
+            {"kind": "spacy", "sampling_alpha": 0.1},
+            "data.tokenizer.sampling_alpha: only for kind=sentencepiece, not spacy",
+        ),
         ("trian", {}, "there is no key 'trian'; did you mean 'train"),
         ("train.lrr", 1, "there is no key 'train.lrr'; did you mean 'train.lr'?"),
     ],

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from operator import ge, gt, le
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ def _transformer_problems(config: Config, model: TransformerConfig) -> Iterator[
             f"model.max_positions: {model.max_positions} is shorter than "
             f"data.max_length={config.data.max_length}"
         )
-    if config.train.teacher_forcing < 1 and config.train.teacher_forcing_draw == "batch":
+    train = config.train
+    forced = train.teacher_forcing == 1 and train.teacher_forcing_schedule == "constant"
+    if not forced and train.teacher_forcing_draw == "batch":
         yield "train.teacher_forcing_draw: batch is for model=rnn; the Transformer takes token"
 
 
@@ -99,9 +101,13 @@ def _tokenizer_problems(config: Config) -> Iterator[str]:
     joint = tokenizer.kind == "sentencepiece" and tokenizer.joint
     if config.model.tie_embeddings == "three_way" and not joint:
         yield "model.tie_embeddings: three_way needs a joint sentencepiece data.tokenizer"
-    if tokenizer.sampling_alpha > 0 and tokenizer.algorithm != "unigram":
+    if tokenizer.kind != "sentencepiece":
+        for name in ("sampling_alpha", "bpe_dropout"):
+            if getattr(tokenizer, name):
+                yield f"data.tokenizer.{name}: only for kind=sentencepiece, not {tokenizer.kind}"
+    elif tokenizer.sampling_alpha > 0 and tokenizer.algorithm != "unigram":
         yield "data.tokenizer.sampling_alpha: only for algorithm=unigram; bpe has bpe_dropout"
-    if tokenizer.bpe_dropout > 0 and tokenizer.algorithm != "bpe":
+    elif tokenizer.bpe_dropout > 0 and tokenizer.algorithm != "bpe":
         yield "data.tokenizer.bpe_dropout: only for algorithm=bpe; unigram has sampling_alpha"
 
 
@@ -116,6 +122,10 @@ def _search_problems(decode: DecodeConfig) -> Iterator[str]:
         yield "decode.max_length_extra: no target token is allowed; raise it or max_length_ratio"
 
 
+# Schedules that fall from the peak to the end of schedule_steps.
+DECAYING = ("linear", "cosine")
+
+
 def _training_problems(data: DataConfig, train: TrainConfig) -> Iterator[str]:
     if data.src == data.tgt:
         yield f"data.tgt: source and target are both '{data.src}'"
@@ -128,6 +138,11 @@ def _training_problems(data: DataConfig, train: TrainConfig) -> Iterator[str]:
         )
     if train.average_last and train.average_best:
         yield "train.average_best: either the last checkpoints are averaged or the best"
+    if train.schedule in DECAYING and train.warmup_steps >= train.schedule_steps:
+        yield (
+            f"train.warmup_steps: {train.warmup_steps} leave nothing of "
+            f"train.schedule_steps={train.schedule_steps}, in which the rate also falls again"
+        )
     if train.min_lr > train.lr:
         yield f"train.min_lr: {train.min_lr} is above train.lr={train.lr}"
 
@@ -310,6 +325,16 @@ def fixed_keys(config: Config) -> dict[str, Any]:
         fixed.pop("data.root")
         fixed.pop("data.files", None)
     return fixed
+
+
+def differences(theirs: Any, ours: Any, ignored: Container[str]) -> list[str]:
+    """Return what is set otherwise in a section of another run's config, to be read by people."""
+    there, here = dataclasses.asdict(theirs), dataclasses.asdict(ours)
+    return [
+        f"{name}={there.get(name)} there, {value} here"
+        for name, value in here.items()
+        if name not in ignored and value != there.get(name)
+    ]
 
 
 def fingerprint(config: Config) -> str:

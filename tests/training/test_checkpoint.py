@@ -400,3 +400,43 @@ def test_a_longer_run_begins_without_the_average_of_the_shorter(
     )
     tinyruns.train_run(config)
     assert seen[0] == "raw"
+
+
+def test_where_no_checkpoint_was_due_there_is_no_average(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([3.0, 3.0, 1.0])  # there is none left for an average
+    monkeypatch.setattr(
+        Validator, "score",
+        lambda validator: (Figures(next(losses), 2.0, 0.5, 0.0), [""] * len(validator.src_lines)),
+    )  # fmt: skip
+    options = {**AVERAGED, "train__checkpoint_every": 50, "train__patience": 1}
+    run = tinyruns.train_run(tinyruns.config(home, checkpoint_dir=str(tmp_path), **options))
+    assert run.checkpoint("last").name == "step-4"
+    assert read_state(run.checkpoint("best"))["scored"] == "raw"
+    assert next(losses) == 1.0
+
+
+def test_a_run_goes_on_with_the_vocabulary_that_it_has(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version of the tokenizer's library may learn another one from the same text."""
+    made = trainer(home, tmp_path)
+    advance(made, 1)
+    made.save()
+    monkeypatch.setattr(trainer_module, "train_or_load_tokenizers", lambda _: 1 / 0)
+    again = trainer(home, tmp_path)
+    assert again.tokenizers[0].fingerprint() == made.tokenizers[0].fingerprint()
+
+
+def test_a_rate_that_will_be_nothing_is_told(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for floor, told in ((0.0, True), (1e-4, False)):
+        options = {"train__max_steps": 4, "train__schedule_steps": 3, "train__warmup_steps": 1}
+        config = tinyruns.config(
+            home, checkpoint_dir=str(tmp_path / str(floor)), train__min_lr=floor, **options
+        )
+        tinyruns.train_run(config)
+        said = "after step 3 the learning rate is 0" in capsys.readouterr().err
+        assert said == told

@@ -75,3 +75,5 @@ def test_every_rank_takes_its_own_gpu(monkeypatch) -> None:  # type: ignore[no-u
     assert local_device(torch.device("cuda")) == torch.device("cuda", 1)
     assert local_device(torch.device("cuda:0")) == torch.device("cuda:0")
     assert local_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.delenv("LOCAL_RANK")  # no torchrun
+    assert local_device(torch.device("cuda")) == torch.device("cuda", 0)

@@ -127,7 +127,8 @@ def test_another_vocabulary_or_model_is_refused(
     )
     for model, changes, words in (
         (tinyruns.RNN, {"data__tokenizer__vocab_size": 70}, "has another vocabulary"),
-        (tinyruns.TRANSFORMER, {}, str(source.folder)),
+        (tinyruns.TRANSFORMER, {}, "has another model: name=rnn there, transformer here"),
+        (tinyruns.RNN, {"model__attention": "dot"}, "attention=additive there, dot here"),
     ):
         changes |= {"train__init_from": str(source.folder)}
         config = tinyruns.config(tmp_path, model, **options(tmp_path / "b", **changes))

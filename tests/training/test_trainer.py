@@ -96,6 +96,57 @@ def test_the_reported_loss_is_the_mean_over_target_tokens(home: Path, tmp_path: 
     assert made.state.target_tokens == tokens
 
 
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "plain"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        {**tinyruns.TRANSFORMER, "train.teacher_forcing": 0.5},
+        {**tinyruns.RNN, "model.cell": "lstm", "model.attention": "scaled_dot"},
+        {**tinyruns.RNN, "model.cell": "gru"},
+    ],
+    ids=["transformer", "lstm", "gru"],
+)
+def test_gradients_in_bf16_are_nearly_those_in_float32(
+    model: dict[str, Any],
+    fast: bool,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gradients: list[dict[str, Tensor]] = []
+
+    def capture(module: torch.nn.Module, largest: float) -> Tensor:
+        gradients.append({n: p.grad.clone() for n, p in module.named_parameters()})  # type: ignore[union-attr]
+        return torch.ones(())
+
+    monkeypatch.setattr(trainer_module, "clip_gradients", capture)
+    for precision in ("float32", "bf16"):
+        options = {**model, "model.dropout": 0.0, "train.precision": precision}
+        made = trainer(home, tmp_path / precision, options, train__fast=fast)
+        made.dry_run()
+        made.step(made.stream.take(1))
+    for name, gradient in gradients[0].items():
+        likeness = torch.cosine_similarity(gradient.flatten(), gradients[1][name].flatten(), 0)
+        assert likeness > 0.9 or gradient.norm() < 1e-3, (name, float(likeness))
+
+
+def test_the_dry_run_is_in_the_precision_of_the_steps(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(home, tmp_path, tinyruns.TRANSFORMER, train__precision="bf16")
+    seen, forward = [], made.forward
+
+    def note(*given: Any) -> Tensor:
+        # A pass without gradients must leave no copies of the weights to the one with them.
+        seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
+        return forward(*given)
+
+    monkeypatch.setattr(made, "forward", note)
+    made.dry_run()
+    made.step(made.stream.take(1))
+    assert seen == [(True, False)] * 2
+
+
 @pytest.mark.parametrize("model", [tinyruns.TRANSFORMER, tinyruns.RNN], ids=["transformer", "rnn"])
 def test_r_drop_is_nothing_without_dropout_and_something_with_it(
     model: dict[str, Any], home: Path, tmp_path: Path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from dragoman import settings
@@ -79,13 +78,8 @@ def tokenizers_of(run: Run, config: TokenizerConfig) -> tuple[Tokenizer, Tokeniz
         DragomanError: naming the keys of ``data.tokenizer`` that are not as they were there.
     """
     folder = run.checkpoint()
-    theirs = asdict(settings.load(folder / "config.yaml").data.tokenizer)
-    wrong = [
-        f"{name}={theirs[name]} there, {value} here"
-        for name, value in asdict(config).items()
-        if name not in NOT_LEARNT and value != theirs[name]
-    ]
-    if wrong:
+    theirs = settings.load(folder / "config.yaml").data.tokenizer
+    if wrong := settings.differences(theirs, config, NOT_LEARNT):
         raise DragomanError(
             f"data.tokenizer.from_run: {run.folder} has another data.tokenizer: {', '.join(wrong)}"
         )

@@ -125,9 +125,10 @@ def attend(
     ``bias`` is added to the scores. Scaled dot-product attention without bias takes PyTorch's fused
     kernel unless the weights are wanted, or the rows are so short that a CPU is faster without.
     """
+    by_hand = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
     short = query_BHTA.device.type == "cpu" and keys_BHSA.shape[2] <= SHORT
     if isinstance(score, ScaledDotScore) and bias is None and not need_weights:
-        if short and torch.is_grad_enabled():
+        if short and by_hand:
             return short_attention(query_BHTA, keys_BHSA, values_BHSV, mask, dropout), None
         if not short:
             context = F.scaled_dot_product_attention(

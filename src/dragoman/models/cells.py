@@ -89,7 +89,8 @@ def _gru(x: Tensor, h: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Te
     """Gates from input and from state, (B, 3 D) each -> new hidden state; the cell as it was."""
     (reset_x, update_x, content_x), (reset_h, update_h, content_h) = x.chunk(3, -1), h.chunk(3, -1)
     content = torch.tanh(content_x + (reset_x + reset_h).sigmoid() * content_h)
-    return torch.lerp(content, hidden, (update_x + update_h).sigmoid()), cell
+    update = (update_x + update_h).sigmoid()
+    return torch.lerp(content.to(hidden.dtype), hidden, update.to(hidden.dtype)), cell
 
 
 class Unrolled:

@@ -96,7 +96,7 @@ def build_model(
     """Build a model with fresh weights; with ``seed``, the same ones every time."""
     if seed is None:
         return MODELS[config.name](config, src_vocab, tgt_vocab)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
         torch.manual_seed(seed)
         return MODELS[config.name](config, src_vocab, tgt_vocab)
 

@@ -9,10 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+# What rank 0 does alone while the others wait: read a corpus of any size, or validate with a beam.
+# A rank that ends makes torchrun end all, so that nothing waits for the dead.
+PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,14 @@ def launch(device: str) -> Ranks:
         return Ranks()
     if not dist.is_initialized():
         on_gpus = torch.cuda.is_available() and device != "cpu"
-        dist.init_process_group("nccl" if on_gpus else "gloo")
+        dist.init_process_group("nccl" if on_gpus else "gloo", timeout=PATIENCE)
     return Ranks(dist.get_rank(), world)
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return this rank's own GPU where the config says just ``cuda``."""
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    """Return this rank's own GPU, or the first one, where the config says just ``cuda``."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
 
 

@@ -227,6 +227,13 @@ def _introduce(trainer: Trainer, progress: Progress) -> None:
         f"pairs ({counts['empty']:,} empty, {counts['too_long']:,} too long left out); "
         f"{sizes}; {config.model.name} with {parameters:,} parameters"
     )
+    options, plateau = config.train, trainer.state.plateau
+    longer = options.max_steps > options.schedule_steps
+    if longer and not learning_rate(options, options.max_steps, plateau):
+        progress.message(
+            f"after step {options.schedule_steps} the learning rate is 0, nothing more is learnt: "
+            "train.min_lr above 0 or a longer train.schedule_steps would change that"
+        )
     target = trainer.tokenizers[1]
     if isinstance(target, SpacyTokenizer):
         # Word tokenizers in plain form lose some spaces: BLEU cannot be better than this allows.

@@ -8,6 +8,7 @@ that was killed goes on as if nothing had happened, and ranks draw what one proc
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from dragoman.data.corpora import corpus_fingerprint
 from dragoman.data.draws import seed_of
 from dragoman.data.encoded import build_training_set, train_or_load_tokenizers
 from dragoman.data.resident import MOST_TOKENS, ResidentRows
+from dragoman.data.tokenizers import load_tokenizers
 from dragoman.decoding.translator import choose_device, load_translator, same_tokens
 from dragoman.errors import DragomanError
 from dragoman.models.seq2seq import Seq2Seq, build_model
@@ -56,7 +58,12 @@ class Trainer:
             torch.cuda.set_device(self.device)
         if not ranks.main:
             ranks.wait()  # rank 0 fills the caches; the others read them
-        self.tokenizers = train_or_load_tokenizers(config.data)
+        if run.has_checkpoint():  # learnt anew by other versions, they might not be the same
+            folder = run.checkpoint("last")
+            check_resume(settings.load(folder / "config.yaml"), config, run)
+            self.tokenizers = load_tokenizers(folder, config.data.tokenizer)
+        else:
+            self.tokenizers = train_or_load_tokenizers(config.data)
         self.training_set = build_training_set(config.data, *self.tokenizers, config.seed)
         if ranks.main:
             ranks.wait()
@@ -109,13 +116,16 @@ class Trainer:
                 f"train.init_from: {other.folder} has another vocabulary; "
                 f"data.tokenizer.from_run={other.folder} takes over that one"
             )
+        mine, dropouts = self.config.model, [n for n in asdict(self.config.model) if "dropout" in n]
+        if wrong := settings.differences(theirs.config.model, mine, dropouts):
+            raise DragomanError(
+                f"train.init_from: {other.folder} has another model: {', '.join(wrong)}"
+            )
         load_weights(self.module, weights_of(cast(nn.Module, theirs.models[0])), other.folder)
 
     def _resume(self) -> None:
-        folder = self.run.checkpoint("last")
-        check_resume(settings.load(folder / "config.yaml"), self.config, self.run)
         fresh = self.state
-        self.state = restore(folder, self.module, self.optimizer, self.moving)
+        self.state = restore(self.run.checkpoint("last"), self.module, self.optimizer, self.moving)
         if self.state.world != fresh.world:
             raise DragomanError(
                 f"{self.run.folder}: this run was trained by {self.state.world} ranks, now there "
@@ -199,7 +209,9 @@ class Trainer:
     def autocast(self) -> torch.autocast:
         """Return the context of forward passes."""
         bf16 = self.config.train.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+        # PyTorch 2.6 would keep copies of weights that a pass without gradients made, and the pass
+        # with gradients would then reach no weight. Each is used once a pass: little is lost.
+        return torch.autocast(self.device.type, torch.bfloat16, bf16, cache_enabled=False)
 
     def draw(self, batch: Batch, step: int, index: int) -> Tensor | None:
         """Seed dropout and toss the teacher-forcing coins of one micro-batch, (B, T) or None."""
@@ -235,10 +247,11 @@ class Trainer:
         batch = self.fetch(largest)
         torch.manual_seed(0)
         try:
-            states = self.forward(batch)
-            _, gradient = loss_and_gradient(
-                self.model, states, batch.targets_N, 0.0, 1.0, self.config.train.r_drop
-            )
+            with self.autocast():
+                states = self.forward(batch)
+                _, gradient = loss_and_gradient(
+                    self.model, states, batch.targets_N, 0.0, 1.0, self.config.train.r_drop
+                )
             states.backward(gradient)
             if self.config.train.risk:
                 self.risk([largest], 0)
@@ -294,7 +307,7 @@ class Trainer:
         train, weights = self.config.train, None
         if train.average_last or train.average_best:
             self.save()
-            steps = averaged_steps(self.state, self.run.steps(), train)
+        if steps := averaged_steps(self.state, self.run.steps(), train):
             files = [self.run.folder / f"step-{step}" / "model.safetensors" for step in steps]
             weights = average(files)
             with weights_in(self.module, weights):
