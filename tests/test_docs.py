@@ -129,7 +129,8 @@ def wrong_words(words: list[str]) -> Iterator[str]:
         # ARGS="..." is handed on to another command.
         rest = [one for w in rest for one in shlex.split(w.removeprefix("ARGS=")) if "ARGS=" in w]
         rest += [f"+experiment={w[11:]}" for w in words if w.startswith("EXPERIMENT=")]
-        known_flags |= {"data": script_flags("get_multi30k.py")}.get(what, set())
+        script = {"data": "get_multi30k.py", "bench": "benchmark.py", "results": "results.py"}
+        known_flags |= script_flags(script[what]) if what in script else set()
     elif program == "dragoman":
         known_flags |= options(cli.parser()).get(what, set())
         if what not in options(cli.parser()):
