@@ -25,7 +25,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict
 from glob import glob
 from pathlib import Path
 
@@ -56,13 +58,20 @@ def collect(run: Run, row: Row) -> None:
     scored = [path for path in found if path.name.startswith("scores.")]
     if not scored:
         raise DragomanError(f"{run.folder}: not evaluated yet; run dragoman evaluate on it first")
-    chosen = {json.loads(path.read_text("utf-8"))["counts"]["weights"] for path in scored}
+    last, best = (run.checkpoint(which) for which in ("last", "best"))
+    state = read_state(last)
+    if not state["finished"]:
+        raise DragomanError(f"{run.folder}: stands at step {state['step']}; train it to its end")
+    scores = [json.loads(path.read_text("utf-8")) for path in scored]
+    for path, found_there in zip(scored, scores, strict=True):
+        own = found_there["decoding"] == asdict(config.decode)
+        if not own or found_there["counts"]["checkpoint"] != [best.name]:
+            raise DragomanError(f"{path}: of another search or checkpoint; evaluate it again")
+    chosen = {score["counts"]["weights"] for score in scores}
     target.mkdir(parents=True, exist_ok=True)
     for path in found:
         shutil.copy(path, target / path.name)
     settings.save(settings.portable(config), target / "config.yaml")
-    last, best = (run.checkpoint(which) for which in ("last", "best"))
-    state = read_state(last)
     if chosen == {"as validated"}:
         chosen = {read_state(best)["scored"]}
     facts = {
@@ -92,12 +101,12 @@ def runs_folder(own: list[str]) -> Path:
 
 def prepare(row: Row, own: list[str]) -> None:
     """Make what the runs of a row need, such as back-translated pairs."""
-    data = Path(option(own, "data.root", DataConfig.root)).parent
+    root = Path(option(own, "data.root", DataConfig.root))
     runs = runs_folder(own)
     for command in row.before:
         words: list[str] = []
         for word in command.split():
-            pattern = word.format(data=data, runs=runs)
+            pattern = word.format(root=root, data=root.parent, runs=runs)
             found = sorted(glob(pattern, root_dir=ROOT)) if "*" in pattern else [pattern]
             if not found:
                 raise DragomanError(f"{row.name}: no file {pattern}; `make data` brings it")
@@ -143,13 +152,13 @@ def run_python(words: list[str], log: Path, threads: str = "") -> None:
         raise DragomanError(f"{log.stem}: {''.join(last)} ({log})")
 
 
-def missing(rows: dict[str, Row], only: list[str], of_gpus: bool) -> list[Cell]:
+def missing(rows: dict[str, Row], only: Iterable[str]) -> list[Cell]:
     """Return what has no evidence, and after it what that builds on."""
     cells = [
         (rows[name], seed)
         for name in only
         for seed in rows[name].seeds
-        if not is_done(rows[name], seed) and (of_gpus or not rows[name].gpu)
+        if not is_done(rows[name], seed)
     ]
     bases = sorted({name for row, _ in cells for name in row.after})
     built_on = [(rows[name], seed) for name in bases for seed in rows[name].seeds]
@@ -236,10 +245,11 @@ def main(words: list[str] | None = None) -> None:
                     raise DragomanError(f"{name}: no row of {page.ROWS.name} is called {place}")
                 collect(run, rows[place])
         else:
-            only = args.only or [r.name for r in rows.values() if r.is_trial == args.recipes]
             where = places(args.jobs)
-            cells = missing(rows, only, args.all or "cuda" in where[0][0])
-            problems = train_missing(cells, where, own)
+            of_gpus = args.all or "cuda" in where[0][0]
+            usual = [r.name for r in rows.values() if r.is_trial == args.recipes]
+            only = args.only or [name for name in usual if of_gpus or not rows[name].gpu]
+            problems = train_missing(missing(rows, only), where, own)
         write_atomic(page.RESULTS.parent / "results.md", page.page([*rows.values()], Path(root)))
         for reason in problems:
             print(f"error: {reason}", file=sys.stderr)

@@ -105,9 +105,9 @@ def evidence(row: Row, seed: int) -> Path:
 
 
 def is_done(row: Row, seed: int) -> bool:
-    """Whether a run's evidence is there."""
-    split = "val" if row.is_trial else SPLIT
-    return (evidence(row, seed) / f"scores.{split}.json").exists()
+    """Whether a run's evidence is there, all of it: ``run.json`` is written last."""
+    split, folder = "val" if row.is_trial else SPLIT, evidence(row, seed)
+    return (folder / f"scores.{split}.json").exists() and (folder / "run.json").exists()
 
 
 class Scored(NamedTuple):

@@ -68,16 +68,54 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, list[Run], Config]:
     if arguments.root is not None:
         config.data.root = arguments.root
     if arguments.pair is not None:
-        trained = [f"{c.src}-{c.tgt}" for c in config.data.corpora]
-        if arguments.pair not in trained:
-            raise DragomanError(
-                f"--pair: {runs[0].name} was not trained to translate {arguments.pair}, expected "
-                f"{one_of(dict.fromkeys(trained))}"
-            )
-        corpus = config.data.corpora[trained.index(arguments.pair)]
-        config.data.src, config.data.tgt = corpus.src, corpus.tgt
+        for run in runs:
+            trained = {f"{src}-{tgt}": (src, tgt) for src, tgt in run.trained_pairs()}
+            if arguments.pair not in trained:
+                raise DragomanError(
+                    f"--pair: {run.name} was not trained to translate {arguments.pair}, expected "
+                    f"{one_of(trained)}"
+                )
+        data = config.data
+        data.columns = data.columns or [data.src, data.tgt]  # the files are as they were
+        data.src, data.tgt = trained[arguments.pair]
     translator.config = config
     return translator, runs, config
+
+
+def _only_run(runs: Sequence[Run], command: str) -> Run:
+    """Return the run; refuse several."""
+    if len(runs) > 1:
+        raise DragomanError(f"{command}: one run at a time, not {len(runs)}")
+    return runs[0]
+
+
+def _rival(name: str, label: str, references: Sequence[str], config: Config) -> tuple[str, Any]:
+    """Return the name of a run to compare with and its translations of the same split.
+
+    Raises:
+        DragomanError: if it translates another pair of languages, or other lines.
+    """
+    run, pair = find_run(name), (config.data.src, config.data.tgt)
+    theirs = run.trained_pairs()
+    if pair not in theirs:
+        raise DragomanError(
+            f"--compare: {run.name} was trained to translate "
+            f"{one_of('-'.join(other) for other in theirs)}, not {'-'.join(pair)}"
+        )
+    return run.name, _translations(run, label, references)
+
+
+def _translations(run: Run, label: str, references: Sequence[str]) -> list[str]:
+    """Return what was written when a run was evaluated, one line for each reference."""
+    from dragoman.evaluation.scores import read_hypotheses
+
+    path = run.folder / f"hypotheses.{label}.txt"
+    found = read_hypotheses(path)
+    if len(found) != len(references):
+        raise DragomanError(
+            f"{path}: {len(found)} translations for {len(references)} references; evaluate it again"
+        )
+    return found
 
 
 def _label(arguments: argparse.Namespace, split: str) -> str:
@@ -96,9 +134,10 @@ def _origin(arguments: argparse.Namespace, runs: Sequence[Run]) -> dict[str, Any
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score runs on a split, and compare with another run if asked to."""
+    from dragoman.data.corpora import read_pairs
     from dragoman.evaluation.evaluate import evaluate as run_evaluation
     from dragoman.evaluation.evaluate import write_evaluation
-    from dragoman.evaluation.scores import format_scores, read_hypotheses
+    from dragoman.evaluation.scores import format_scores
     from dragoman.evaluation.significance import compare, format_comparison
 
     translator, runs, config = _load(arguments)
@@ -111,8 +150,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     except OSError as problem:
         raise DragomanError(f"{folder}: cannot be made ({problem.strerror})") from None
     label = _label(arguments, split)
-    others = [find_run(name) for name in arguments.compare or []]
-    rivals = [read_hypotheses(run.folder / f"hypotheses.{label}.txt") for run in others]
+    references = read_pairs(config.data, split)[1] if arguments.compare else []
+    rivals = [_rival(name, label, references, config) for name in arguments.compare or []]
     with tqdm(unit=" sentences", desc=f"translating {split}", disable=None, leave=False) as bar:
         done = run_evaluation(translator, split, config.decode, bar.update)
     origin = _origin(arguments, runs)
@@ -129,8 +168,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(f"\n  source       {done.sources[number].strip()}")
         print(f"  translation  {done.hypotheses[number]}")
         print(f"  reference    {done.references[number].strip()}")
-    for run, rival in zip(others, rivals, strict=True):
-        print(f"\npaired against {run.name} (p below 0.05: not chance)")
+    for name, rival in rivals:
+        print(f"\npaired against {name} (p below 0.05: not chance)")
         print(format_comparison(compare(done.hypotheses, rival, done.references, config.data.tgt)))
 
 
@@ -182,11 +221,13 @@ def backtranslate(arguments: argparse.Namespace) -> None:
         write_pairs(translator, inputs, output, config.decode, origin, print, bar.update)
     src, tgt = config.data.src, config.data.tgt
     languages = f"src: {tgt}, tgt: {src}"
+    columns = config.data.columns or [src, tgt]  # of files without a header line
+    there = f"data.columns='[{', '.join(columns)}]' " if config.data.name == "files" else ""
     print(
         f"written to {output}.{src} and {output}.{tgt}\n"
         f"to train {tgt}->{src} on them too (back-translation; for {src}->{tgt}, self-training, "
         "swap the languages):\n"
-        f"  data.src={tgt} data.tgt={src} "
+        f"  data.src={tgt} data.tgt={src} {there}"
         f"'+data.files.synthetic=\"{output.resolve()}.{{lang}}\"' "
         f"data.corpora='[{{source: {config.data.name}, {languages}}}, "
         f"{{source: files, split: synthetic, {languages}}}]'"
@@ -196,25 +237,23 @@ def backtranslate(arguments: argparse.Namespace) -> None:
 def report(arguments: argparse.Namespace) -> None:
     """Write one HTML page about a run and its translations of a split."""
     from dragoman.data.corpora import read_pairs
-    from dragoman.evaluation.scores import read_hypotheses, read_scores
+    from dragoman.evaluation.scores import read_scores
     from dragoman.files import write_atomic
     from dragoman.reporting.breakdown import sentences_of
     from dragoman.reporting.report import report_page
 
     translator, runs, config = _load(arguments)
-    folder, split = runs[0].folder, arguments.split or config.data.validation_split
+    run, split = _only_run(runs, "report"), arguments.split or config.data.validation_split
     sources, references = read_pairs(config.data, split)
     label = _label(arguments, split)
-    scores = read_scores(folder, label)
-    hypotheses = read_hypotheses(folder / f"hypotheses.{label}.txt")
+    scores = read_scores(run.folder, label)
     other = None
     if arguments.compare is not None:
-        rival = find_run(arguments.compare)
-        theirs = read_hypotheses(rival.folder / f"hypotheses.{label}.txt")
-        other = (rival.name, sentences_of(sources, theirs, references))
-    found = sentences_of(sources, hypotheses, references)
-    path = Path(arguments.output or folder / f"report.{label}.html")
-    write_atomic(path, report_page(translator, folder, split, scores, found, other))
+        name, theirs = _rival(arguments.compare, label, references, config)
+        other = (name, sentences_of(sources, theirs, references))
+    found = sentences_of(sources, _translations(run, label, references), references)
+    path = Path(arguments.output or run.folder / f"report.{label}.html")
+    write_atomic(path, report_page(translator, run.folder, split, scores, found, other))
     print(f"written to {path}")
 
 
@@ -224,6 +263,7 @@ def attention(arguments: argparse.Namespace) -> None:
     from dragoman.reporting.attention import caption_alignment, draw_attention
 
     translator, runs, config = _load(arguments)
+    run = _only_run(runs, "attention")
     split = arguments.aer
     if split is None and config.data.name == "captions":
         split = config.data.validation_split
@@ -232,7 +272,7 @@ def attention(arguments: argparse.Namespace) -> None:
     if sentence is None:
         sentence = read_pairs(config.data, config.data.validation_split)[0][0]
     parts = ["attention", arguments.layer, None if arguments.head is None else f"h{arguments.head}"]
-    path = Path(arguments.output or runs[0].folder / f"{'.'.join(p for p in parts if p)}.png")
+    path = Path(arguments.output or run.folder / f"{'.'.join(p for p in parts if p)}.png")
     target = draw_attention(
         translator,
         sentence,

@@ -91,6 +91,9 @@ class DataConfig:
     files: dict[str, str] = key(
         {}, "files: split -> file name under root; {lang} stands for the language code"
     )
+    columns: list[str] | None = key(
+        None, "languages of the two columns of a TSV file without header line; null: src, tgt"
+    )
     validation_split: str = key("val", "split scored during training")
     max_length: int = key(128, "longest training sentence kept, in tokens a side", low=2)
     cache: str = key("data/cache", "folder of the token cache", free=True)
@@ -303,14 +306,14 @@ class DecodeConfig:
         choices=("bound", "first"),
     )
     min_length: int = key(0, "fewest target tokens, end mark not counted", low=0)
-    max_length_ratio: float = key(2.0, "most target tokens per source token", low=0.0)
+    max_length_ratio: float = key(2.0, "most target tokens per source token", low=0.0, high=100.0)
     max_length_extra: int = key(20, "and this many more", low=0)
     no_repeat_ngram: int = key(0, "n-grams of this size never repeat; 0: off", low=0)
     samples: int = key(32, "mbr: samples drawn for a sentence", low=1)
     temperature: float = key(1.0, "sample, mbr: softmax temperature", above=0.0)
     top_k: int = key(0, "sample, mbr: only the k likeliest tokens; 0: all", low=0)
     top_p: float = key(1.0, "sample, mbr: smallest set of this probability", above=0.0, high=1.0)
-    seed: int = key(1, "sample, mbr: seed of the draws", low=0)
+    seed: int = key(1, "sample, mbr: seed of the draws", low=0, high=2**31 - 1)
     replace_unknown: bool = key(False, "copy the most attended source word for every <unk>")
     batch_size: int = key(64, "sentences searched together", low=1)
 

@@ -155,6 +155,11 @@ class Run:
         """Whether training can be resumed from ``last``."""
         return (self.folder / "last").exists()
 
+    def trained_pairs(self) -> list[tuple[str, str]]:
+        """Return the language pairs, source and target, that the run was trained to translate."""
+        corpora = settings.load(self.folder / "config.yaml").data.corpora
+        return list(dict.fromkeys((corpus.src, corpus.tgt) for corpus in corpora))
+
     def point(self, pointer: str, step: int) -> None:
         """Move a pointer to a checkpoint."""
         write_atomic(self.folder / pointer, f"step-{step}\n")

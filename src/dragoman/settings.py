@@ -179,6 +179,8 @@ def _place_problems(config: Config) -> Iterator[str]:
             language = getattr(pair, side)
             if not _LANGUAGE.fullmatch(language):
                 yield f"{path}.{side}: '{language}' is not a language code such as de"
+    if data.columns is not None and (len(data.columns) != 2 or data.columns[0] == data.columns[1]):
+        yield f"data.columns: {data.columns} are not the codes of two languages"
     try:
         check_device(config.device)
     except DragomanError as problem:

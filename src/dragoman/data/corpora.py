@@ -179,8 +179,8 @@ class CaptionsSource:
 def _request(data: DataConfig, src: str, tgt: str, key: str) -> Request:
     if src == tgt:
         raise DragomanError(f"{key}.tgt: source and target are both '{src}'")
-    same = {src, tgt} == {data.src, data.tgt}
-    columns = (data.src, data.tgt) if same else (src, tgt)
+    first, second = data.columns or (data.src, data.tgt)
+    columns = (first, second) if {src, tgt} == {first, second} else (src, tgt)
     return Request(Path(data.root).expanduser(), data.files, src, tgt, columns, key)
 
 
@@ -193,9 +193,9 @@ def iter_pairs(data: DataConfig, corpus: CorpusConfig) -> Iterator[Pair]:
     """Stream the raw (source, target) pairs of one training corpus.
 
     Pairs with an empty side are yielded as they are; neither ``corpus.tag`` nor ``corpus.weight``
-    is applied. In a TSV file without a header the first column is ``data.src`` and the second
-    ``data.tgt``, also when ``corpus`` asks for the other direction; for other languages they are
-    ``corpus.src`` and ``corpus.tgt``.
+    is applied. In a TSV file without a header the columns are those of ``data.columns``, by default
+    ``data.src`` and ``data.tgt``, also when ``corpus`` asks for the other direction; for other
+    languages they are ``corpus.src`` and ``corpus.tgt``.
 
     Raises:
         DragomanError: at once for an unknown language or split, a missing, empty or unreadable

@@ -24,6 +24,7 @@ from dragoman.config import DecodeConfig
 from dragoman.data.draws import uniforms
 from dragoman.data.tokenizers import BOS, EOS, PAD
 from dragoman.decoding.ensemble import Ensemble
+from dragoman.errors import DragomanError
 from dragoman.models.seq2seq import Seq2Seq, reorder
 
 
@@ -202,6 +203,8 @@ class _Search:
     def _leave(self) -> None:
         """Take sentences whose search is over out of the batch."""
         open_scores = self.scores.max(1).values.tolist()
+        if any(map(math.isnan, open_scores)):  # would be neither over nor ever decided
+            raise DragomanError("the model's probabilities are not numbers: are its weights?")
         keep = [b for b, score in enumerate(open_scores) if not self._decided(b, score)]
         if len(keep) == len(self.active):
             return

@@ -39,18 +39,26 @@ def plain(line: str) -> str:
     return " ".join(line.split()).casefold()
 
 
-def held_out(translator: Translator) -> set[str]:
-    """Return the source lines of every split but the training ones."""
-    data = translator.config.data
+def held_out(translator: Translator) -> tuple[set[str], list[str]]:
+    """Return the source lines of every split but the training ones, and the splits not there.
+
+    Raises:
+        DragomanError: if not even the validation split can be read.
+    """
+    data, absent = translator.config.data, list[str]()
     trained = {corpus.split for corpus in data.corpora if corpus.source == data.name}
     found: set[str] = set()
     for split in splits_of(data):
         if split not in trained:
             try:
                 found.update(map(plain, read_pairs(data, split)[0]))
-            except DragomanError:  # a test set that is not here cannot be compared with
-                continue
-    return found
+            except DragomanError as problem:
+                if split == data.validation_split:
+                    raise DragomanError(
+                        f"--root: validation and test lines are left out, but {problem}"
+                    ) from None
+                absent.append(split)
+    return found, absent
 
 
 def clean(lines: Iterator[str], kept_out: set[str]) -> tuple[list[str], Counts]:
@@ -81,8 +89,10 @@ def _lines_in(path: Path) -> int:
 def _cut(path: Path, count: int) -> None:
     """Leave the first ``count`` lines of a file, all of them whole."""
     if path.exists():
-        lines = path.read_bytes().split(b"\n")[:count]
-        path.write_bytes(b"".join(line + b"\n" for line in lines))
+        with path.open("r+b") as file:  # never emptied: there are hours of work in it
+            for _ in range(count):
+                file.readline()
+            file.truncate()
 
 
 def write_pairs(
@@ -107,9 +117,8 @@ def write_pairs(
         raise DragomanError(f"--output: '{output}' is a folder, expected the start of a file name")
     note = output.with_name(f"{output.name}.json")
     sides = [output.with_name(f"{output.name}.{code}") for code in (data.src, data.tgt)]
-    lines, counts = clean(
-        (line for path in inputs for line in read_lines(path)), held_out(translator)
-    )
+    kept_out, absent = held_out(translator)
+    lines, counts = clean((line for path in inputs for line in read_lines(path)), kept_out)
     said = {
         **origin,
         "inputs": {path.name: sha256_of(path) for path in inputs},
@@ -137,6 +146,7 @@ def write_pairs(
         say(
             f"{counts.kept:,} of {counts.read:,} lines ({counts.empty:,} empty, "
             f"{counts.repeated:,} repeated, {counts.held_out:,} of validation or test left out)"
+            + (f"; not compared with {', '.join(absent)}: not there" if absent else "")
             + (f"; going on after {done:,}" if done else "")
         )
         todo = islice(lines, done, None)

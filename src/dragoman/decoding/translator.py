@@ -223,6 +223,11 @@ def load_translator(
                 f"{run.folder}: its vocabulary differs from that of {runs[0].folder}; "
                 "an ensemble needs runs with the same tokenizer"
             )
+        elif (first[0].data.src, first[0].data.tgt) not in run.trained_pairs():
+            raise DragomanError(
+                f"{run.folder}: translates other languages than {runs[0].folder}; an ensemble "
+                "needs runs of one pair"
+            )
         sizes = (len(tokenizers[0]), len(tokenizers[1]))
         model = load_model(folder, config, sizes, chosen).to(where)
         models.append(cast(Seq2Seq, model))
