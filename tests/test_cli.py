@@ -7,6 +7,7 @@ import html
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -325,6 +326,38 @@ def test_a_report_is_one_page_that_needs_nothing_else(
     error = capsys.readouterr().err
     assert "dragoman evaluate" in error
     assert error.count("\n") == 1
+
+
+def test_only_what_translates_the_same_is_compared(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    back = home / "checkpoints" / "back"  # one, as if it had been trained the other way round
+    shutil.copytree(home / "checkpoints" / "one", back, dirs_exist_ok=True)
+    for path in back.rglob("config.yaml"):
+        saved = yaml.safe_load(path.read_text())
+        saved["data"] |= {"src": "en", "tgt": "de"}
+        saved["data"]["corpora"][0] |= {"src": "en", "tgt": "de"}
+        path.write_text(yaml.safe_dump(saved))
+    short = tmp_path / "short"
+    shutil.copytree(home / "checkpoints" / "one", short)
+    (short / "hypotheses.test.txt").write_text("a dog\n")
+    out = ["--split", "test", "--output", str(tmp_path / "out")]
+    assert main(["evaluate", "one", "--split", "test"]) == 0
+    capsys.readouterr()
+    for words, said in (
+        (["translate", "one", "back"], "translates other languages than checkpoints/one"),
+        (
+            ["evaluate", "one", *out, "--compare", "back"],
+            "back was trained to translate en-de, not",
+        ),
+        (["report", "one", *out, "--compare", str(short)], "1 translations for 8 references"),
+        (["report", "one", "two", *out], "report: one run at a time, not 2"),
+        (["attention", "one", "two"], "attention: one run at a time, not 2"),
+    ):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
 
 
 def test_an_output_is_not_emptied_for_an_input_that_is_not_there(

@@ -63,6 +63,20 @@ def test_missing_runs_are_trained_scored_and_collected(
     assert "| 1, 2 |" in page
     assert (tmp_path / "made.de").exists()
     assert "| wider | More is more. | not trained yet |" in page
+    # What is unfinished, or scored with another search, is no evidence.
+    state = tmp_path / "runs" / "small-s1" / "step-4" / "state.json"
+    scored = tmp_path / "runs" / "small-s1" / "scores.test.json"
+    for path, old, new, words in (
+        (state, '"finished": true', '"finished": false', "stands at step 4; train it to its end"),
+        (scored, '"beam_size": 2', '"beam_size": 8', "of another search or checkpoint"),
+    ):
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(SystemExit):
+            results.main(["--collect", str(state.parents[1]), *own])
+        assert words in capsys.readouterr().err
+        path.write_text(text)
     # Recipes tried are trained when asked for, and never see a test split.
     results.main(["--recipes", *own])
     page = (tmp_path / "docs" / "results.md").read_text()

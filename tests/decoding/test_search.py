@@ -14,6 +14,7 @@ from dragoman.data.batching import pad, ragged
 from dragoman.data.tokenizers import BOS, EOS, PAD
 from dragoman.decoding.forced import log_probabilities
 from dragoman.decoding.search import Hypothesis, length_penalty, search
+from dragoman.errors import DragomanError
 
 LENGTHS = [3, 6, 1, 4, 2]
 
@@ -301,3 +302,12 @@ def test_nothing_is_recorded_for_a_gradient() -> None:
     assert not log_probabilities([model], batch).requires_grad
     run([model], tiny.sentences([3]), tiny.decode())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
+def test_weights_that_are_not_numbers_are_said_to_be(method: str) -> None:
+    model = tiny.build(tiny.FEW["transformer"])
+    for parameter in model.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(DragomanError, match="not numbers"):
+        run([model], tiny.sentences([3]), tiny.decode(method=method))

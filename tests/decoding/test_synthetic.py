@@ -112,3 +112,18 @@ def test_files_that_it_did_not_make_are_left_alone(
     assert "notes.json: the pairs there" in capsys.readouterr().err
     assert command([str(tmp_path / "mine.de")], Path(".")) == 2
     assert "--output: '.' is a folder" in capsys.readouterr().err
+
+
+def test_without_the_validation_lines_nothing_is_made(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, _ = text(tmp_path)
+    assert command(inputs, tmp_path / "pairs", "--root", str(tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --root: validation and test lines are left out, but ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "pairs.de").exists()
+    for side in ("de", "en"):  # validation is there, the test set is not
+        (tmp_path / f"val.{side}").write_text((home / "text" / f"val.{side}").read_text())
+    assert command(inputs, tmp_path / "pairs", "--root", str(tmp_path)) == 0
+    assert "not compared with test: not there" in capsys.readouterr().out

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import tinyruns
 from dragoman import settings
@@ -64,6 +65,25 @@ def test_another_pair_of_the_run_has_its_own_tag_and_files(
     assert main(["translate", run, "--pair", "de-fr"]) == 2
     error = capsys.readouterr().err
     assert "--pair: both was not trained to translate de-fr, expected de-en or en-de" in error
+
+
+def test_columns_without_names_are_those_of_the_run_in_both_directions(
+    both: Path, tmp_path: Path
+) -> None:
+    """A TSV without header line, asked for the other direction."""
+    rows = zip(*((both / "text" / f"test.{c}").read_text().splitlines() for c in ("de", "en")))
+    (tmp_path / "val.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    shutil.copytree(both / "checkpoints" / "both", tmp_path / "both")
+    for path in (tmp_path / "both").rglob("config.yaml"):
+        saved = yaml.safe_load(path.read_text())
+        saved["data"]["files"]["val"] = "val.tsv"
+        path.write_text(yaml.safe_dump(saved))
+    where = ["--pair", "en-de", "--root", str(tmp_path), "--output", str(tmp_path)]
+    assert main(["evaluate", str(tmp_path / "both"), *where]) == 0
+    plain = ["--pair", "en-de", "--split", "test", "--output", str(tmp_path)]
+    assert main(["evaluate", str(both / "checkpoints" / "both"), *plain]) == 0
+    found = [tmp_path / f"hypotheses.{split}.en-de.txt" for split in ("val", "test")]
+    assert found[0].read_bytes() == found[1].read_bytes()
 
 
 def test_a_run_goes_on_with_another_ones_vocabulary_and_weights(both: Path) -> None:
