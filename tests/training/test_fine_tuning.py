@@ -71,7 +71,8 @@ def test_columns_without_names_are_those_of_the_run_in_both_directions(
     both: Path, tmp_path: Path
 ) -> None:
     """A TSV without header line, asked for the other direction."""
-    rows = zip(*((both / "text" / f"test.{c}").read_text().splitlines() for c in ("de", "en")))
+    sides = [(both / "text" / f"test.{c}").read_text().splitlines() for c in ("de", "en")]
+    rows = zip(*sides, strict=True)
     (tmp_path / "val.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
     shutil.copytree(both / "checkpoints" / "both", tmp_path / "both")
     for path in (tmp_path / "both").rglob("config.yaml"):
