@@ -89,7 +89,9 @@ def _only_run(runs: Sequence[Run], command: str) -> Run:
     return runs[0]
 
 
-def _rival(name: str, label: str, references: Sequence[str], config: Config) -> tuple[str, Any]:
+def _rival(
+    name: str, label: str, references: Sequence[str], config: Config
+) -> tuple[str, list[str]]:
     """Return the name of a run to compare with and its translations of the same split.
 
     Raises:

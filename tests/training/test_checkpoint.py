@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +323,14 @@ def test_the_final_average_is_the_mean_of_the_last_or_best_checkpoints(
         torch.testing.assert_close(tensor, mean.float())
 
 
+def validated(monkeypatch: pytest.MonkeyPatch, losses: Iterator[float]) -> None:
+    """Let validations find these losses, one after the other."""
+    monkeypatch.setattr(
+        Validator, "score",
+        lambda validator: (Figures(next(losses), 2.0, 0.5, 0.0), [""] * len(validator.src_lines)),
+    )  # fmt: skip
+
+
 AVERAGED: dict[str, Any] = {
     "train__max_steps": 6,
     "train__checkpoint_every": 2,
@@ -369,10 +377,7 @@ def test_an_average_that_is_better_does_not_start_a_stopped_run_again(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 2.0, 2.5, 2.5, 1.0])  # the last is of the average
-    monkeypatch.setattr(
-        Validator, "score",
-        lambda validator: (Figures(next(losses), 2.0, 0.5, 0.0), [""] * len(validator.src_lines)),
-    )  # fmt: skip
+    validated(monkeypatch, losses)
     options = {**AVERAGED, "train__max_steps": 20, "train__patience": 2}
     config = tinyruns.config(home, checkpoint_dir=str(tmp_path), **options)
     run = tinyruns.train_run(config)
@@ -406,10 +411,7 @@ def test_where_no_checkpoint_was_due_there_is_no_average(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 3.0, 1.0])  # there is none left for an average
-    monkeypatch.setattr(
-        Validator, "score",
-        lambda validator: (Figures(next(losses), 2.0, 0.5, 0.0), [""] * len(validator.src_lines)),
-    )  # fmt: skip
+    validated(monkeypatch, losses)
     options = {**AVERAGED, "train__checkpoint_every": 50, "train__patience": 1}
     run = tinyruns.train_run(tinyruns.config(home, checkpoint_dir=str(tmp_path), **options))
     assert run.checkpoint("last").name == "step-4"

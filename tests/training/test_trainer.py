@@ -42,6 +42,18 @@ def trainer(home: Path, folder: Path, model: dict[str, Any], **changes: Any) -> 
     return Trainer(config, run, Ranks())
 
 
+def captured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """Return a list that every step will add its gradients to, unclipped."""
+    gradients: list[dict[str, Tensor]] = []
+
+    def capture(module: torch.nn.Module, largest: float) -> Tensor:
+        gradients.append({n: p.grad.clone() for n, p in module.named_parameters()})  # type: ignore[union-attr]
+        return torch.ones(())
+
+    monkeypatch.setattr(trainer_module, "clip_gradients", capture)
+    return gradients
+
+
 def split(made: Trainer, bucket: Bucket, cuts: list[int]) -> list[Bucket]:
     """Part the sentences of a batch into micro-batches of different sizes."""
     found = []
@@ -56,13 +68,7 @@ def split(made: Trainer, bucket: Bucket, cuts: list[int]) -> list[Bucket]:
 def test_four_micro_batches_are_one_batch(
     model: dict[str, Any], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gradients: list[dict[str, torch.Tensor]] = []
-
-    def capture(module: torch.nn.Module, largest: float) -> torch.Tensor:
-        gradients.append({n: p.grad.clone() for n, p in module.named_parameters()})  # type: ignore[union-attr]
-        return torch.ones(())
-
-    monkeypatch.setattr(trainer_module, "clip_gradients", capture)
+    gradients = captured(monkeypatch)
     # No dropout and no free running: what is drawn belongs to the micro-batch.
     plain = {**model, "model.dropout": 0.0, "train.teacher_forcing": 1.0}
     sums = []
@@ -113,13 +119,7 @@ def test_gradients_in_bf16_are_nearly_those_in_float32(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gradients: list[dict[str, Tensor]] = []
-
-    def capture(module: torch.nn.Module, largest: float) -> Tensor:
-        gradients.append({n: p.grad.clone() for n, p in module.named_parameters()})  # type: ignore[union-attr]
-        return torch.ones(())
-
-    monkeypatch.setattr(trainer_module, "clip_gradients", capture)
+    gradients = captured(monkeypatch)
     for precision in ("float32", "bf16"):
         options = {**model, "model.dropout": 0.0, "train.precision": precision}
         made = trainer(home, tmp_path / precision, options, train__fast=fast)
