@@ -32,8 +32,7 @@ from the dataclasses in `src/dragoman/config.py`, and a test keeps it current.
   not part of the hash in the run's name. Any other change names another run or, with an explicit
   `run_name`, is refused. `data.root` and `data.files` count only where a training corpus has
   `source: files`; the other corpora are known by the hash of their text.
-* `dragoman evaluate`, `dragoman translate` and `dragoman attention` take the keys of `decode` as
-  overrides, and no others.
+* The commands of `dragoman` take the keys of `decode` as overrides, and no others.
 """
 
 

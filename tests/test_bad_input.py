@@ -381,7 +381,11 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     "wrong checksum": (wrong_checksum, "train.de.gz: not the file of Multi30k (SHA-256"),
     "no network": (no_network, "no connection"),
     "language of the embedded corpus": (
-        lambda b: b.train(data__name="captions", data__src="fr"),
+        lambda b: b.train(
+            data__name="captions",
+            data__src="fr",
+            data__corpora=[{"source": "captions", "src": "fr"}],
+        ),
         "captions has no language 'fr', expected de or en",
     ),
     # The command line of train.py; more of it in test_compose.

@@ -338,6 +338,12 @@ def test_only_what_translates_the_same_is_compared(
         saved["data"] |= {"src": "en", "tgt": "de"}
         saved["data"]["corpora"][0] |= {"src": "en", "tgt": "de"}
         path.write_text(yaml.safe_dump(saved))
+    tagged = tmp_path / "tagged"
+    shutil.copytree(home / "checkpoints" / "one", tagged)
+    for path in tagged.rglob("config.yaml"):
+        saved = yaml.safe_load(path.read_text())
+        saved["data"]["corpora"][0]["tag"] = "<2en>"
+        path.write_text(yaml.safe_dump(saved))
     short = tmp_path / "short"
     shutil.copytree(home / "checkpoints" / "one", short)
     (short / "hypotheses.test.txt").write_text("a dog\n")
@@ -346,6 +352,7 @@ def test_only_what_translates_the_same_is_compared(
     capsys.readouterr()
     for words, said in (
         (["translate", "one", str(back)], "translates other languages than checkpoints/one"),
+        (["translate", "one", str(tagged)], "tagged: the tag before de-en is <2en>, that of check"),
         (
             ["evaluate", "one", *out, "--compare", str(back)],
             "back was trained to translate en-de",

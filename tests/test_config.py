@@ -181,6 +181,13 @@ def test_plain_data_round_trip() -> None:
             {"kind": "spacy", "sampling_alpha": 0.1},
             "data.tokenizer.sampling_alpha: only for kind=sentencepiece, not spacy",
         ),
+        ("data.src", "fr", "data.src, data.tgt: fr-en is what validation translates, but data"),
+        (
+            "data",
+            {"corpora": [{}, {"src": "fr"}], "tokenizer": {"kind": "spacy"}},
+            "data.corpora has de, fr as src; use sentencepiece",
+        ),
+        ("train", {"risk": 1.0, "r_drop": 2.0}, "train.r_drop: is part of the cross-entropy"),
         ("trian", {}, "there is no key 'trian'; did you mean 'train"),
         ("train.lrr", 1, "there is no key 'train.lrr'; did you mean 'train.lr'?"),
     ],
@@ -280,9 +287,12 @@ def test_the_tag_of_evaluation_is_the_one_of_training() -> None:
     assert source_tag(data) == "<2en>"
     data.src = "fr"
     assert source_tag(data) == "<fr>"
-    data.src = "cs"  # never trained from: the first with the same target
-    assert source_tag(data) == "<2en>"
     assert source_tag(DataConfig(corpora=[CorpusConfig()])) is None
+
+
+@pytest.mark.parametrize("tags", [(None, "<bt>"), ("<bt>", None), ("<bt>", "<ft>", None)])
+def test_what_is_translated_is_not_said_to_be_synthetic(tags: tuple[str | None, ...]) -> None:
+    assert source_tag(DataConfig(corpora=[CorpusConfig(tag=tag) for tag in tags])) is None
 
 
 def test_known_keys_are_those_of_the_saved_file(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def backtranslate(arguments: argparse.Namespace) -> None:
         f"to train {tgt}->{src} on them too (back-translation; for {src}->{tgt}, self-training, "
         "swap the languages):\n"
         f"  data.src={tgt} data.tgt={src} {there}"
-        f"'+data.files.synthetic=\"{output.resolve()}.{{lang}}\"' "
+        f"'++data.files.synthetic=\"{output.resolve()}.{{lang}}\"' "
         f"data.corpora='[{{source: {config.data.name}, {languages}}}, "
         f"{{source: files, split: synthetic, {languages}}}]'"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -55,7 +55,11 @@ class CorpusConfig:
     src: str = key("de", "source language")
     tgt: str = key("en", "target language")
     weight: float = key(1.0, "how often each pair is seen per epoch", above=0.0)
-    tag: str | None = key(None, "token put before every source sentence, e.g. <2en>")
+    tag: str | None = key(
+        None,
+        "token put before every source sentence, e.g. <2en>; before those to translate too, unless "
+        "a corpus of the pair has none",
+    )
     split: str = key("train", "split of the source to train on")
 
 
@@ -176,7 +180,10 @@ class RNNConfig:
         "what the output layer sees: tanh(W [state; context]) or [state; context; embedding]",
         choices=("tanh", "concat"),
     )
-    dropout: float = key(0.2, "dropout between layers and on the readout", low=0.0, high=0.99)
+    dropout: float = key(0.2, "dropout between layers", low=0.0, high=0.99)
+    readout_dropout: float | None = key(
+        None, "dropout on what the output layer sees; null: as dropout", low=0.0, high=0.99
+    )
     embedding_dropout: float | None = key(
         None, "dropout on embeddings; null: as dropout", low=0.0, high=0.99
     )
@@ -349,11 +356,17 @@ class Config:
 def source_tag(data: DataConfig) -> str | None:
     """Return the tag that evaluation puts before a source sentence, or None.
 
-    It is the one that training used for this language pair, or else for this target language.
+    It is the one that training used for this language pair. Where some of its corpora have a tag,
+    as back-translated ones do, and another has none, that one is what evaluation resembles.
     """
-    pair = [c.tag for c in data.corpora if (c.src, c.tgt) == (data.src, data.tgt)]
-    language = [c.tag for c in data.corpora if c.tgt == data.tgt]
-    return next(iter(pair or language), None)
+    tags = [c.tag for c in data.corpora if (c.src, c.tgt) == (data.src, data.tgt)]
+    return None if None in tags else next(iter(tags), None)
+
+
+def source_tags(data: DataConfig) -> dict[tuple[str, str], str | None]:
+    """Return ``source_tag`` for every language pair of the training mixture."""
+    pairs = dict.fromkeys((corpus.src, corpus.tgt) for corpus in data.corpora)
+    return {(src, tgt): source_tag(replace(data, src=src, tgt=tgt)) for src, tgt in pairs}
 
 
 def register_schemas() -> None:

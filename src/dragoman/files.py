@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dragoman.errors import DragomanError
@@ -35,6 +38,30 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def held(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file alone while inside; the system lets go of it even after kill -9.
+
+    Raises:
+        DragomanError: saying ``busy`` if another process holds it, or why it cannot be locked.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as problem:
+        raise DragomanError(f"{path}: cannot be written ({problem.strerror})") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        os.close(descriptor)
+        if problem.errno in (errno.EAGAIN, errno.EACCES):
+            raise DragomanError(busy) from None
+        raise DragomanError(f"{path}: cannot be locked ({problem.strerror})") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,10 +13,7 @@ An exported run (``dragoman export --format dragoman``) is a folder that is its 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -27,7 +24,7 @@ from typing import Any
 from dragoman import settings
 from dragoman.config import Config
 from dragoman.errors import DragomanError, nearest, one_of
-from dragoman.files import write_atomic
+from dragoman.files import held, write_atomic
 
 POINTERS = ("best", "last")
 _STEP = re.compile(r"step-(\d+)")
@@ -88,35 +85,23 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder alone while inside; the system lets go of it even after kill -9.
+        """Hold the folder alone while inside.
 
         Raises:
             DragomanError: if another process holds it.
         """
-        try:
-            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as problem:
-            raise DragomanError(f"{self.folder}: cannot be written ({problem.strerror})") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as problem:
-            os.close(descriptor)
-            if problem.errno not in (errno.EAGAIN, errno.EACCES):
-                raise DragomanError(
-                    f"{self.folder}: cannot be locked ({problem.strerror})"
-                ) from None
-            raise DragomanError(
-                f"{self.folder}: another process is using this run; wait for it or choose "
-                "another run_name"
-            ) from None
-        try:
-            yield
-        finally:
-            if not (self.folder / "config.yaml").exists():  # refused before it began
-                with suppress(OSError):
-                    (self.folder / ".lock").unlink()
-                    self.folder.rmdir()
-            os.close(descriptor)
+        busy = (
+            f"{self.folder}: another process is using this run; wait for it or choose another "
+            "run_name"
+        )
+        with held(self.folder / ".lock", busy):
+            try:
+                yield
+            finally:
+                if not (self.folder / "config.yaml").exists():  # refused before it began
+                    with suppress(OSError):
+                        (self.folder / ".lock").unlink()
+                        self.folder.rmdir()
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in order."""

@@ -97,10 +97,18 @@ def _rnn_problems(config: Config, model: RNNConfig) -> Iterator[str]:
 
 
 def _tokenizer_problems(config: Config) -> Iterator[str]:
-    tokenizer = config.data.tokenizer
+    tokenizer, data = config.data.tokenizer, config.data
     joint = tokenizer.kind == "sentencepiece" and tokenizer.joint
     if config.model.tie_embeddings == "three_way" and not joint:
         yield "model.tie_embeddings: three_way needs a joint sentencepiece data.tokenizer"
+    if tokenizer.kind == "spacy":
+        for side in ("src", "tgt"):
+            languages = dict.fromkeys(getattr(part, side) for part in (data, *data.corpora))
+            if len(languages) > 1:
+                yield (
+                    f"data.tokenizer.kind: spacy has the rules of one language a side, and "
+                    f"data.corpora has {', '.join(languages)} as {side}; use sentencepiece"
+                )
     if tokenizer.kind != "sentencepiece":
         for name in ("sampling_alpha", "bpe_dropout"):
             if getattr(tokenizer, name):
@@ -129,13 +137,21 @@ DECAYING = ("linear", "cosine")
 def _training_problems(data: DataConfig, train: TrainConfig) -> Iterator[str]:
     if data.src == data.tgt:
         yield f"data.tgt: source and target are both '{data.src}'"
-    if not data.corpora:
+    trained = dict.fromkeys(f"{corpus.src}-{corpus.tgt}" for corpus in data.corpora)
+    if not trained:
         yield "data.corpora: at least one training corpus is needed"
+    elif f"{data.src}-{data.tgt}" not in trained:
+        yield (
+            f"data.src, data.tgt: {data.src}-{data.tgt} is what validation translates, but "
+            f"data.corpora trains {one_of(trained)}"
+        )
     if train.batch_type == "tokens" and train.batch_size < data.max_length:
         yield (
             f"train.batch_size: {train.batch_size} tokens do not hold one sentence of "
             f"data.max_length={data.max_length}"
         )
+    if train.r_drop and train.risk == 1:
+        yield "train.r_drop: is part of the cross-entropy, of which train.risk=1 leaves nothing"
     if train.average_last and train.average_best:
         yield "train.average_best: either the last checkpoints are averaged or the best"
     if train.schedule in DECAYING and train.warmup_steps >= train.schedule_steps:

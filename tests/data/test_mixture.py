@@ -180,9 +180,11 @@ def test_weights_say_how_often_a_pair_is_seen(tmp_path: Path) -> None:
     many = [(f"w{n}", f"v{n}") for n in range(4000)]
     corpora = [corpus(tmp_path, many, "words", "many"), corpus(tmp_path, PAIRS, "words")]
     data = training_set(corpora, "words", weights=[0.25, 2.5])
-    epochs = [Counter(data.epoch_pairs(epoch).tolist()) for epoch in range(40)]
+    entries = [data.epoch_pairs(epoch) for epoch in range(40)]
+    assert all(len(set(found.tolist())) == len(found) for found in entries)
+    epochs = [Counter(data.pairs_of(found).tolist()) for found in entries]
     assert epochs[0] != epochs[1]
-    assert epochs[3] == Counter(data.epoch_pairs(3).tolist())
+    assert epochs[3] == Counter(data.pairs_of(data.epoch_pairs(3)).tolist())
     for epoch in epochs:
         small = [epoch[pair] for pair in range(4000)]
         large = [epoch[pair] for pair in range(4000, 4096)]
@@ -193,7 +195,23 @@ def test_weights_say_how_often_a_pair_is_seen(tmp_path: Path) -> None:
     assert min(seen) > 2.1
     assert max(seen) < 2.9
     other = training_set(corpora, "words", weights=[0.25, 2.5], seed=9)
-    assert Counter(other.epoch_pairs(0).tolist()) != epochs[0]
+    assert Counter(other.pairs_of(other.epoch_pairs(0)).tolist()) != epochs[0]
+
+
+@pytest.mark.parametrize("name", ["sampled", "dropped"])
+def test_copies_of_a_pair_draw_for_themselves(tmp_path: Path, name: str) -> None:
+    once = training_set([corpus(tmp_path, PAIRS, name)], name)
+    data = training_set([corpus(tmp_path, PAIRS, name)], name, weights=[2.5])
+    entries = np.sort(data.epoch_pairs(1))
+    assert data.num_tokens > 2 * once.num_tokens
+    lengths = data.lengths(entries, 1)
+    for side, rows in enumerate(data.rows(entries, 1)):
+        assert np.array_equal(rows.lengths, lengths[side])
+        found = split(rows)
+        assert found[:96] == split(once.rows(np.arange(96), 1)[side])  # the first is as ever
+        assert sum(a != b for a, b in zip(found[:96], found[96:192], strict=True)) > 40
+        for entry, row in zip(entries, found, strict=True):
+            assert trained(name)[side].decode(row) == PAIRS[entry % 96][side]
 
 
 def test_weights_that_leave_nothing_are_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dragoman.compose import compose_config
 from dragoman.data.corpora import iter_pairs
 from dragoman.data.textfiles import read_lines
 from dragoman.decoding import synthetic
+from dragoman.files import held
 
 WORDS = ["ein", "kleiner", "hund", "läuft", "im", "park", "am", "strand", "frau", "spielt"]
 
@@ -33,7 +34,8 @@ def text(folder: Path, count: int = 30) -> tuple[list[str], list[str]]:
     (folder / "one.txt").write_text("\n".join([*lines[:9], "", lines[2].upper(), "  "]) + "\n")
     with gzip.open(folder / "two.txt.gz", "wt") as stream:
         test = next(iter(read_lines(Path("text/test.de"))))
-        stream.write("\n".join([test.upper(), *lines[9:], f" {lines[4]}  "]) + "\n")
+        long = "hund " * 60
+        stream.write("\n".join([test.upper(), *lines[9:], long, f" {lines[4]}  "]) + "\n")
     return [str(folder / "one.txt"), str(folder / "two.txt.gz")], lines
 
 
@@ -54,8 +56,8 @@ def test_it_translates_every_line_worth_it_and_says_how_to_train_on_the_pairs(
     assert main(["translate", "one", "--input", str(joined), "decode.method=greedy"]) == 0
     assert list(read_lines(tmp_path / "new" / "pairs.en")) == capsys.readouterr().out.splitlines()
     counts = json.loads((tmp_path / "new" / "pairs.json").read_text())["counts"]
-    assert counts == {"read": len(lines) + 5, "empty": 2, "repeated": 2, "held_out": 1,
-                      "kept": len(lines)}  # fmt: skip
+    assert counts == {"read": len(lines) + 6, "empty": 2, "repeated": 2, "too_long": 1,
+                      "held_out": 1, "kept": len(lines)}  # fmt: skip
     # The overrides it prints are ones that training takes.
     overrides = shlex.split(next(row for row in out.splitlines() if "data.corpora=" in row))
     config, _ = compose_config(tinyruns.CONFIGS, ["data=files", *overrides])
@@ -82,6 +84,36 @@ def test_it_goes_on_where_it_was_stopped(
     assert ahead.read_bytes() == files["de"]
     assert behind.read_bytes() == files["en"]
     assert len(lines) > 8
+
+
+def test_pairs_of_other_weights_are_not_mixed(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, _ = text(tmp_path)
+    assert command(inputs, tmp_path / "pairs") == 0
+    before = (tmp_path / "pairs.en").read_bytes()
+    (tmp_path / "one").symlink_to(home / "checkpoints" / "two")  # the same name, another seed
+    capsys.readouterr()
+    words = ["--input", *inputs, "--output", str(tmp_path / "pairs")]
+    assert main(["backtranslate", str(tmp_path / "one"), *words]) == 2
+    assert "pairs.json: the pairs there were made of another run" in capsys.readouterr().err
+    assert (tmp_path / "pairs.en").read_bytes() == before
+
+
+def test_two_processes_do_not_write_the_same_pairs(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, lines = text(tmp_path)
+    with held(tmp_path / ".pairs.lock", ""):
+        assert command(inputs, tmp_path / "pairs") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'pairs'}: another process is writing there")
+    assert error.count("\n") == 1
+    assert command(inputs, tmp_path / "pairs") == 0
+    with (tmp_path / "pairs.de").open("a") as stream:
+        stream.write("ein hund\n")
+    assert command(inputs, tmp_path / "pairs") == 2
+    assert f"pairs.de: has more lines than the {len(lines)} to" in capsys.readouterr().err
 
 
 def test_pairs_of_another_search_are_not_mixed(

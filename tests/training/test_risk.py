@@ -13,8 +13,11 @@ from torch import Tensor
 import tiny
 import tinyruns
 from dragoman.cli import run_training
+from dragoman.config import TokenizerConfig
 from dragoman.data.batching import Batch
-from dragoman.data.tokenizers import EOS
+from dragoman.data.tokenizers import EOS, UNK, train_tokenizers
+from dragoman.decoding.search import Hypothesis
+from dragoman.training import risk
 from dragoman.training.distributed import Ranks
 from dragoman.training.loss import target_log_probs
 from dragoman.training.risk import candidates, expected_cost, risk_backward
@@ -62,6 +65,22 @@ def test_candidates_differ_and_cost_what_sacrebleu_says(batch: Batch) -> None:
         texts = tokenizer.decode(target[:-1]), tokenizer.decode(references[row][:-1])
         score = metric.sentence_score(texts[0], [texts[1]]).score
         assert float(costs[place]) == pytest.approx(1 - score / 100, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["spacy", "sentencepiece"])
+def test_an_unknown_word_matches_no_other(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["a dog runs in the park", "the dog sees a park", "in the park a dog runs"] * 3
+    config = TokenizerConfig(kind=kind, vocab_size=20)
+    tokenizer = train_tokenizers(config, lambda: [(t, t) for t in lines], ("en", "en"))[1]
+    reference = tokenizer.encode("a dog runs qqqq")
+    assert UNK in reference
+    known = [token for token in reference if token != UNK]
+    found = [[Hypothesis(tokens, 0.0, 0.0) for tokens in (reference, known)]]
+    monkeypatch.setattr(risk, "search", lambda *_: found)
+    batch = tiny.pairs([[5, 6]], [[*reference, EOS]])
+    model: Any = None
+    costs = candidates(model, batch, tokenizer, tiny.decode())[2].tolist()
+    assert costs[0] > costs[1] > 0
 
 
 @pytest.mark.parametrize("fast", [True, False])

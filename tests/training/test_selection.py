@@ -6,7 +6,7 @@ import pytest
 
 from dragoman.config import TrainConfig
 from dragoman.training.checkpoint import TrainState
-from dragoman.training.selection import averaged_steps, judge, note, score_of
+from dragoman.training.selection import averaged_steps, judge, needed_steps, note, score_of
 from dragoman.training.validation import Figures
 
 
@@ -57,8 +57,32 @@ def test_nothing_is_averaged_unless_asked_for() -> None:
 
 
 def test_checkpoints_that_a_signal_left_are_not_averaged() -> None:
-    train = TrainConfig(average_best=2, checkpoint_every=4)
+    train = TrainConfig(average_best=2, checkpoint_every=4, validate_every=1)
     state = TrainState()
     state.scores = {"2": -3.0, "3": -3.5, "4": -4.0, "5": -2.0, "6": -2.5, "8": -2.7}
     # 2 and 5 were the best when they came, 4 and 8 are due; 3 and 6 are neither.
     assert averaged_steps(state, [2, 3, 4, 5, 6, 8], train) == [5, 8]
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "constant"])
+def test_a_run_that_was_made_longer_decides_as_one_that_was_long_at_once(schedule: str) -> None:
+    """Step 14, where the shorter one ended, was its best, and its average was better still."""
+    scores = {4: 30.0, 8: 32.0, 12: 31.0, 14: 33.0, 16: 31.5, 20: 32.5}
+    ends = []
+    for stops in ((20,), (14, 20)):
+        state, saved = TrainState(), set[int]()
+        for length in stops:
+            train = TrainConfig(
+                max_steps=length, validate_every=4, checkpoint_every=4, average_best=2,
+                schedule=schedule, plateau_patience=1,
+            )  # fmt: skip
+            for step in range(state.step + 1, length + 1):
+                if step % 4 == 0 or step == length:
+                    state.step = step
+                    note(state, figures(2.0, scores[step]), train)
+                    saved = needed_steps(state, sorted({*saved, step}), train)
+            taken = averaged_steps(state, sorted(saved), train)
+            judge(state, figures(2.0, 34.0), train)
+        ends.append((taken, state.stale, state.plateau))
+    assert ends[0] == ends[1]
+    assert ends[0][0] == [20, 8]

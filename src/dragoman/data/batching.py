@@ -113,7 +113,7 @@ class PairSource(Protocol):
     """What batching needs of a training set (``dragoman.data.mixture.TrainingSet``)."""
 
     def epoch_pairs(self, epoch: int) -> IntArray:
-        """Return the pair numbers of an epoch."""
+        """Return the numbers of the sentence pairs of an epoch, a number for each copy."""
 
     def lengths(self, pairs: IntArray, epoch: int) -> tuple[Lengths, Lengths]:
         """Return the source and target lengths as drawn for this epoch, EOS included."""

@@ -45,7 +45,7 @@ def build_training_set(
             for corpus in data.corpora
         ],
         weights=[corpus.weight for corpus in data.corpora],
-        tag_ids=[src_tokenizer.tag_id(c.tag) if c.tag else None for c in data.corpora],
+        tag_ids=[None if c.tag is None else src_tokenizer.tag_id(c.tag) for c in data.corpora],
         max_length=data.max_length,
         seed=seed,
         samplers=(
@@ -69,7 +69,7 @@ def train_or_load_tokenizers(data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
         return tokenizers_of(find_run(config.from_run), config)
     cutters = (make_cutter(config, data.src), make_cutter(config, data.tgt))
     corpora = [_open_units(data, corpus, cache, cutters) for corpus in data.corpora]
-    tags = [corpus.tag for corpus in data.corpora if corpus.tag]
+    tags = [corpus.tag for corpus in data.corpora if corpus.tag is not None]
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_LEARNT}
     key = cache_key(
         what="tokenizers",

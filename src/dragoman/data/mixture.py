@@ -79,14 +79,17 @@ class _Side:
         """Return the deterministic token ids of units."""
         return take(self._pieces, self._starts[units], self._lengths[units])
 
-    def draw(self, pairs: IntArray, base: NDArray[np.uint64], longest: IntArray) -> Ragged:
-        """Return the tokens drawn for pairs; those that come out over ``longest`` are not drawn."""
+    def draw(self, pairs: IntArray, states: NDArray[np.uint64], longest: IntArray) -> Ragged:
+        """Return the tokens drawn for pairs, each from its state.
+
+        Those that come out over ``longest`` are not drawn.
+        """
         units = self.units(pairs)
         if self.sampler is None:
             tokens = self.fixed(units.flat)
         else:
             position = ranges(np.zeros_like(units.lengths), units.lengths).astype(np.uint64)
-            keys = absorb(np.repeat(absorb(base, pairs), units.lengths), position)
+            keys = absorb(np.repeat(states, units.lengths), position)
             tokens = self.sampler.sample(self._word_of_unit[units.flat], keys)
             over = np.repeat(sums(tokens.lengths, units.lengths) > longest, units.lengths)
             if over.any():
@@ -100,6 +103,9 @@ class TrainingSet:
     A pair's number, and so what is drawn for it, depends on its place in the corpora alone, not on
     ``max_length`` or on the batch. With subword sampling a sentence that would come out longer than
     ``max_length`` keeps its deterministic tokens in that epoch, so no row is ever longer.
+
+    An epoch holds a pair several times where its corpus weighs more than 1, and each copy draws for
+    itself: the copy n (from 0) of pair p is the entry p + n * (number of pairs).
 
     ``counts`` says how many pairs there are, are empty on a side, are too long, and are kept.
     """
@@ -174,8 +180,13 @@ class TrainingSet:
 
     @property
     def num_tokens(self) -> int:
-        """Deterministic tokens of both sides of all pairs kept, EOS and tags not counted."""
-        return sum(int(fixed[self._kept].sum(dtype=np.int64)) for fixed in self._fixed)
+        """Deterministic tokens of both sides of an epoch, EOS and tags not counted."""
+        pairs = self.pairs_of(self.epoch_pairs(0))
+        return sum(int(fixed[pairs].sum(dtype=np.int64)) for fixed in self._fixed)
+
+    def pairs_of(self, entries: IntArray) -> IntArray:
+        """Return the pair that each entry of an epoch is a copy of."""
+        return entries % self.counts["pairs"]
 
     def _tag_of(self, pairs: IntArray) -> IntArray:
         """Return the tag id of each pair, -1 without."""
@@ -185,7 +196,7 @@ class TrainingSet:
         return tags
 
     def epoch_pairs(self, epoch: int) -> IntArray:
-        """Return the pair numbers of an epoch, not shuffled.
+        """Return the entries of an epoch, not shuffled.
 
         A corpus of weight w gives each of its pairs floor(w) times, and once more a fraction
         w - floor(w) of them, chosen anew each epoch.
@@ -197,38 +208,39 @@ class TrainingSet:
         bounds = np.searchsorted(self._kept, self._before)
         for number, weight in enumerate(self._weights):
             kept = self._kept[bounds[number] : bounds[number + 1]]
-            whole = int(weight)
-            parts.append(np.tile(kept, whole))
+            whole, pairs = int(weight), self.counts["pairs"]
+            parts += [kept + copy * pairs for copy in range(whole)]
             if weight > whole:
                 chosen = uniforms(self._seed, epoch, _SELECT, kept) < weight - whole
-                parts.append(kept[chosen])
-        pairs = np.concatenate(parts)
-        if not len(pairs):
+                parts.append(kept[chosen] + whole * pairs)
+        entries = np.concatenate(parts)
+        if not len(entries):
             raise DragomanError(
                 f"data.corpora: the weights are so small that epoch {epoch} has no pair at all"
             )
-        return pairs
+        return entries
 
-    def lengths(self, pairs: IntArray, epoch: int) -> tuple[Lengths, Lengths]:
-        """Return how many tokens ``rows`` has for each pair: source (tag and EOS in), target."""
-        found = [np.empty(len(pairs), np.int32) for _ in SIDES]
-        for places in chunks(len(pairs)):
-            part = pairs[places]
+    def lengths(self, entries: IntArray, epoch: int) -> tuple[Lengths, Lengths]:
+        """Return how many tokens ``rows`` has for each entry: source (tag and EOS in), target."""
+        found = [np.empty(len(entries), np.int32) for _ in SIDES]
+        for places in chunks(len(entries)):
+            part = entries[places]
+            pairs = self.pairs_of(part)
             for number, side in enumerate(self._sides):
                 lengths = (
                     self._draw(number, part, epoch).lengths
                     if side.sampler
-                    else self._fixed[number][part]
+                    else self._fixed[number][pairs]
                 )
-                found[number][places] = lengths + self._extra(number, part)
+                found[number][places] = lengths + self._extra(number, pairs)
         return found[_SRC], found[_TGT]
 
-    def rows(self, pairs: IntArray, epoch: int) -> tuple[Ragged, Ragged]:
-        """Return source and target token ids of pairs as drawn for an epoch.
+    def rows(self, entries: IntArray, epoch: int) -> tuple[Ragged, Ragged]:
+        """Return source and target token ids of entries as drawn for an epoch.
 
         Both end in EOS; the source begins with its corpus's tag, if any; the target has no BOS.
         """
-        src, tgt = (self._row(number, pairs, epoch) for number in (_SRC, _TGT))
+        src, tgt = (self._row(number, entries, epoch) for number in (_SRC, _TGT))
         return src, tgt
 
     def _extra(self, number: int, pairs: IntArray) -> IntArray:
@@ -236,13 +248,14 @@ class TrainingSet:
         extra = np.ones(len(pairs), np.int64)
         return extra + (self._tag_of(pairs) >= 0) if number == _SRC else extra
 
-    def _draw(self, number: int, pairs: IntArray, epoch: int) -> Ragged:
-        base = absorb(np.zeros((), np.uint64), self._seed, epoch, number)
+    def _draw(self, number: int, entries: IntArray, epoch: int) -> Ragged:
+        pairs = self.pairs_of(entries)
+        states = absorb(np.zeros((), np.uint64), self._seed, epoch, number, entries)
         longest = self._max_length - self._extra(number, pairs)
-        return self._sides[number].draw(pairs, base, longest)
+        return self._sides[number].draw(pairs, states, longest)
 
-    def _row(self, number: int, pairs: IntArray, epoch: int) -> Ragged:
-        tokens = self._draw(number, pairs, epoch)
+    def _row(self, number: int, entries: IntArray, epoch: int) -> Ragged:
+        tokens, pairs = self._draw(number, entries, epoch), self.pairs_of(entries)
         extra = self._extra(number, pairs)
         lengths = tokens.lengths + extra
         flat, starts = np.full(int(lengths.sum()), EOS, np.int64), starts_of(lengths)

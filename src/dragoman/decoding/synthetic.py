@@ -10,16 +10,18 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+
+from torch import nn
 
 from dragoman.config import DecodeConfig
 from dragoman.data.corpora import read_pairs, splits_of
 from dragoman.data.textfiles import read_lines, sha256_of
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError
-from dragoman.files import write_atomic
+from dragoman.files import held, write_atomic
+from dragoman.models.weights import fingerprint
 
 CHUNK = 2048  # lines translated between two writes: as many are lost at most
 
@@ -30,6 +32,7 @@ class Counts(NamedTuple):
     read: int
     empty: int
     repeated: int
+    too_long: int  # for the model
     held_out: int  # also in a validation or test split
     kept: int
 
@@ -61,11 +64,17 @@ def held_out(translator: Translator) -> tuple[set[str], list[str]]:
     return found, absent
 
 
-def clean(lines: Iterator[str], kept_out: set[str]) -> tuple[list[str], Counts]:
-    """Return the lines worth translating: not empty, not twice, in no validation or test split."""
+def clean(
+    lines: Iterator[str], kept_out: set[str], fits: Callable[[str], bool]
+) -> tuple[list[str], Counts]:
+    """Return the lines worth translating.
+
+    They are not empty, not there twice, in no validation or test split, and they ``fits``: of a
+    longer one only the beginning would be translated.
+    """
     seen: set[str] = set()
     kept: list[str] = []
-    read = empty = repeated = out = 0
+    read = empty = repeated = long = out = 0
     for line in lines:
         read += 1
         text = plain(line)
@@ -75,10 +84,12 @@ def clean(lines: Iterator[str], kept_out: set[str]) -> tuple[list[str], Counts]:
             out += 1
         elif text in seen:
             repeated += 1
+        elif not fits(line):
+            long += 1
         else:
             seen.add(text)
             kept.append(line.strip())
-    return kept, Counts(read, empty, repeated, out, len(kept))
+    return kept, Counts(read, empty, repeated, long, out, len(kept))
 
 
 def _lines_in(path: Path) -> int:
@@ -95,6 +106,30 @@ def _cut(path: Path, count: int) -> None:
             file.truncate()
 
 
+def _begin(note: Path, content: str, sides: Sequence[Path], most: int) -> int:
+    """Check that the pairs there were made of the same; return how many of them are whole."""
+    if note.exists() and note.read_text("utf-8", "replace") != content:
+        raise DragomanError(
+            f"{note}: the pairs there were made of another run, text or search; "
+            "remove them or choose another --output"
+        )
+    for path in sides:
+        if path.exists() and not note.exists():
+            raise DragomanError(
+                f"{path}: is there and was not made by this command; choose another --output"
+            )
+        if _lines_in(path) > most:
+            raise DragomanError(
+                f"{path}: has more lines than the {most} to translate; remove it or choose another "
+                "--output"
+            )
+    done = min(map(_lines_in, sides))
+    for path in sides:
+        _cut(path, done)
+    write_atomic(note, content)
+    return done
+
+
 def write_pairs(
     translator: Translator,
     inputs: Sequence[Path],
@@ -109,55 +144,50 @@ def write_pairs(
     A run that was interrupted goes on where it stopped; ``<output>.json`` says what was done.
 
     Raises:
-        DragomanError: if a file cannot be read or written, or the pairs there are of another run,
-            text or search.
+        DragomanError: if a file cannot be read or written, the pairs there are of other weights,
+            text or search, or another process is writing them.
     """
     data = translator.config.data
     if not output.name:
         raise DragomanError(f"--output: '{output}' is a folder, expected the start of a file name")
-    note = output.with_name(f"{output.name}.json")
     sides = [output.with_name(f"{output.name}.{code}") for code in (data.src, data.tgt)]
     kept_out, absent = held_out(translator)
-    lines, counts = clean((line for path in inputs for line in read_lines(path)), kept_out)
+    lines, counts = clean(
+        (line for path in inputs for line in read_lines(path)),
+        kept_out,
+        lambda line: len(translator.encode_line(line)) <= translator.longest,
+    )
     said = {
         **origin,
+        "models": [fingerprint(cast(nn.Module, model)) for model in translator.models],
         "inputs": {path.name: sha256_of(path) for path in inputs},
         "decoding": asdict(decode),
         "counts": counts._asdict(),
         "lines": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
     }
     content = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+    note, lock = (output.with_name(f"{output.name}.json"), output.with_name(f".{output.name}.lock"))
+    busy = f"{output}: another process is writing there; wait for it or choose another --output"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        if note.exists() and note.read_text("utf-8", "replace") != content:
-            raise DragomanError(
-                f"{note}: the pairs there were made of another run, text or search; "
-                "remove them or choose another --output"
+        with held(lock, busy):
+            done = _begin(note, content, sides, len(lines))
+            say(
+                f"{counts.kept:,} of {counts.read:,} lines ({counts.empty:,} empty, "
+                f"{counts.repeated:,} repeated, {counts.too_long:,} too long for the model, "
+                f"{counts.held_out:,} of validation or test left out)"
+                + (f"; not compared with {', '.join(absent)}: not there" if absent else "")
+                + (f"; going on after {done:,}" if done else "")
             )
-        for path in sides:
-            if path.exists() and not note.exists():
-                raise DragomanError(
-                    f"{path}: is there and was not made by this command; choose another --output"
-                )
-        done = min(map(_lines_in, sides))
-        for path in sides:
-            _cut(path, done)
-        write_atomic(note, content)
-        say(
-            f"{counts.kept:,} of {counts.read:,} lines ({counts.empty:,} empty, "
-            f"{counts.repeated:,} repeated, {counts.held_out:,} of validation or test left out)"
-            + (f"; not compared with {', '.join(absent)}: not there" if absent else "")
-            + (f"; going on after {done:,}" if done else "")
-        )
-        todo = islice(lines, done, None)
-        with sides[0].open("ab") as src, sides[1].open("ab") as tgt:
-            while part := list(islice(todo, CHUNK)):
-                found = translator.translate(part, decode, done + 1, progress)
+            for start in range(done, len(lines), CHUNK):
+                part = lines[start : start + CHUNK]
+                found = translator.translate(part, decode, start + 1, progress)
                 texts = [" ".join(best[0].text.split()) for best in found]
-                for stream, rows in ((src, part), (tgt, texts)):
-                    stream.write("".join(f"{row}\n" for row in rows).encode())
-                    stream.flush()
-                done += len(part)
+                for path, rows in zip(sides, (part, texts), strict=True):
+                    with path.open("ab") as stream:
+                        stream.write("".join(f"{row}\n" for row in rows).encode())
+            for path in sides:
+                path.touch()  # where there was nothing to translate
     except OSError as problem:
         raise DragomanError(f"{output}: cannot be written ({problem.strerror})") from None
     return counts

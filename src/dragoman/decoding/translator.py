@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dragoman import settings
-from dragoman.config import Config, DecodeConfig, source_tag
+from dragoman.config import Config, DecodeConfig, source_tag, source_tags
 from dragoman.data.batching import Batch, collate, pad, ragged
 from dragoman.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizers
 from dragoman.decoding.consensus import consensus
@@ -66,6 +66,11 @@ class Translator:
         ids = self.src_tokenizer.encode(line)
         return ids if tag is None else [self.src_tokenizer.tag_id(tag), *ids]
 
+    @property
+    def longest(self) -> int:
+        """Most source ids, EOS not counted, that the models were trained on."""
+        return self.config.data.max_length - 1
+
     def translate(
         self,
         lines: Sequence[str],
@@ -80,7 +85,7 @@ class Translator:
         ``first_line`` is the number of the first of ``lines``.
         """
         rows = [self.encode_line(line) if line.strip() else [] for line in lines]
-        limit = self.config.data.max_length - 1
+        limit = self.longest
         for number, row in enumerate(rows):
             if len(row) > limit:
                 warnings.warn(
@@ -228,6 +233,14 @@ def load_translator(
                 f"{run.folder}: translates other languages than {runs[0].folder}; an ensemble "
                 "needs runs of one pair"
             )
+        else:
+            tags = source_tags(first[0].data)
+            for pair, tag in source_tags(config.data).items():
+                if tag != tags.get(pair, tag):
+                    raise DragomanError(
+                        f"{run.folder}: the tag before {'-'.join(pair)} is {tag}, that of "
+                        f"{runs[0].folder} {tags[pair]}; an ensemble needs runs of the same tags"
+                    )
         sizes = (len(tokenizers[0]), len(tokenizers[1]))
         model = load_model(folder, config, sizes, chosen).to(where)
         models.append(cast(Seq2Seq, model))

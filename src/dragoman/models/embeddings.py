@@ -11,6 +11,7 @@ class Embedding(nn.Embedding):
     """Vectors of tokens, of which ``word_dropout`` are left out while training.
 
     Gal and Ghahramani 2016, section 4.2, but drawn for each token of a sentence, not each type.
+    Tags and the marks of beginning and end are tokens like any other.
     """
 
     word_dropout = 0.0

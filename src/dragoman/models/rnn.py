@@ -158,6 +158,7 @@ class RNNSeq2Seq(nn.Module):
         # Whether a step needs the context or the readout of the step before.
         self.looping = self.feeding or (c.wiring == "bahdanau" and self.attending)
         self.embedding_dropout = c.dropout if c.embedding_dropout is None else c.embedding_dropout
+        self.readout_dropout = c.dropout if c.readout_dropout is None else c.readout_dropout
 
     def _embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
         return dropout(table(tokens), self.embedding_dropout, self.training)
@@ -219,7 +220,7 @@ class RNNSeq2Seq(nn.Module):
             out, feed = torch.cat([top, context, embedded], -1), context
         else:
             out = feed = torch.tanh(self.readout(torch.cat([top, context], -1)))
-        return dropout(out, self.config.dropout, self.training), feed
+        return dropout(out, self.readout_dropout, self.training), feed
 
     def _step(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Return a safetensors file. No metadata: their order would change the bytes."""
     # Names sorted and storage made plain, so that equal weights are equal files.
     return save({name: tensors[name].cpu().contiguous() for name in sorted(tensors)})
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return the SHA-256 (hexadecimal) of a model's weights."""
+    return hashlib.sha256(tensor_bytes(weights_of(model))).hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

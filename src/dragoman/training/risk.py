@@ -13,11 +13,19 @@ from torch import Tensor
 
 from dragoman.config import DecodeConfig, TrainConfig
 from dragoman.data.batching import Batch, collate, ragged
-from dragoman.data.tokenizers import EOS, Tokenizer
+from dragoman.data.tokenizers import EOS, UNK, Tokenizer
 from dragoman.decoding.consensus import sentence_bleu
 from dragoman.decoding.search import search
 from dragoman.models.seq2seq import Seq2Seq
 from dragoman.training.loss import loss_and_gradient, target_log_probs
+
+# What an unknown word of a reference reads here: no candidate has it, so none is paid for <unk>.
+_UNKNOWN = "\ue000"
+
+
+def _reference(tokenizer: Tokenizer, ids: list[int]) -> str:
+    text = tokenizer.decode(ids)
+    return text.replace(tokenizer.decode([UNK]), _UNKNOWN) if UNK in ids else text
 
 
 def candidates(
@@ -39,7 +47,7 @@ def candidates(
     for place, hypotheses in enumerate(found):
         different = list(dict.fromkeys(tuple(h.tokens) for h in hypotheses))
         texts = [tokenizer.decode(list(tokens)) for tokens in different]
-        reference = tokenizer.decode(references[place].tolist()[:-1])
+        reference = _reference(tokenizer, references[place].tolist()[:-1])
         src += [sources[place]] * len(different)
         tgt += [[*tokens, EOS] for tokens in different]
         rows += [place] * len(different)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from dragoman.config import TrainConfig
 from dragoman.training.checkpoint import TrainState
@@ -24,10 +25,17 @@ def judge(state: TrainState, figures: Figures, train: TrainConfig) -> bool:
 
 
 def note(state: TrainState, figures: Figures, train: TrainConfig) -> None:
-    """Take a validation during training into the state: what patience and a plateau go by."""
-    improved = judge(state, figures, train)
-    state.scores[str(state.step)] = score_of(figures, train)
-    if state.step % train.validate_every == 0:  # else only because the run ends here
+    """Take a validation during training into the state: what patience and a plateau go by.
+
+    They go by the validations that are due and by nothing that is only scored because a run ends,
+    so that one that is made longer does what it would have done at once.
+    """
+    judge(state, figures, train)
+    score = score_of(figures, train)
+    before = [s for step, s in state.scores.items() if int(step) % train.validate_every == 0]
+    state.scores[str(state.step)] = score
+    if state.step % train.validate_every == 0:
+        improved = all(score > earlier for earlier in before)
         state.stale = 0 if improved else state.stale + 1
         state.plateau.update(train, improved)
 
@@ -43,8 +51,15 @@ def averaged_steps(state: TrainState, steps: list[int], train: TrainConfig) -> l
         return due[-train.average_last :] if train.average_last else []
     best = -math.inf
     for step in sorted(map(int, state.scores)):  # the best so far is saved too, due or not
-        if state.scores[str(step)] > best:
+        validated = step % train.validate_every == 0 or step == train.max_steps
+        if validated and state.scores[str(step)] > best:
             best = state.scores[str(step)]
             due.append(step)
     scored = [step for step in steps if step in due and str(step) in state.scores]
     return sorted(scored, key=lambda step: -state.scores[str(step)])[: train.average_best]
+
+
+def needed_steps(state: TrainState, steps: list[int], train: TrainConfig) -> set[int]:
+    """Return the steps whose weights the final average may take, should the run be made longer."""
+    longer = replace(train, max_steps=state.step + 1)
+    return {*averaged_steps(state, steps, train), *averaged_steps(state, steps, longer)}

@@ -36,7 +36,7 @@ from dragoman.training.optimisation import OPTIMIZERS, MovingAverage, average, c
 from dragoman.training.risk import candidates, risk_backward, sampling
 from dragoman.training.runlog import RunLog
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
-from dragoman.training.selection import averaged_steps, judge, note
+from dragoman.training.selection import averaged_steps, judge, needed_steps, note
 from dragoman.training.validation import Figures, Validator, weights_in
 
 
@@ -85,7 +85,7 @@ class Trainer:
         self.forward = cast(Seq2Seq, compiled)
         self.optimizer = OPTIMIZERS[train.optimizer](self.module, train)
         self.moving = MovingAverage(self.module, train.ema_decay) if train.ema_decay else None
-        self.state = TrainState(data=self._fingerprints(), world=ranks.world)
+        self.state = TrainState(data=self._fingerprints(), world=ranks.world, scored=self.usual)
         if run.has_checkpoint():
             self._resume()
         self.stream = BatchStream(self.order, self.state.epoch, self.state.consumed)
@@ -233,7 +233,7 @@ class Trainer:
         if self.ranks.main and self.state.step not in (0, *self.run.steps()):
             self.save()
         kept = f"the weights before it are saved as step-{self.state.step}; "
-        pairs = ", ".join(str(int(pair)) for pair in buckets[0].pairs[:5])
+        pairs = ", ".join(map(str, self.training_set.pairs_of(buckets[0].pairs[:5])))
         raise DragomanError(
             f"step {step}: the gradient norm is {float(norm)} in the batch of training pairs "
             f"{pairs}, ...; {kept if self.state.step else ''}"
@@ -280,8 +280,8 @@ class Trainer:
             self.tokenizers,
             extra,
         )
-        averaged = averaged_steps(self.state, self.run.steps(), self.config.train)
-        self.run.prune(self.config.train.keep, set(averaged))
+        needed = needed_steps(self.state, self.run.steps(), self.config.train)
+        self.run.prune(self.config.train.keep, needed)
 
     def validate(self) -> Figures:
         """Score the validation split on rank 0, tell the others, and remember the best."""
@@ -308,8 +308,8 @@ class Trainer:
         if train.average_last or train.average_best:
             self.save()
         if steps := averaged_steps(self.state, self.run.steps(), train):
-            files = [self.run.folder / f"step-{step}" / "model.safetensors" for step in steps]
-            weights = average(files)
+            name = f"{'ema' if self.moving else 'model'}.safetensors"  # those that were scored
+            weights = average([self.run.folder / f"step-{step}" / name for step in steps])
             with weights_in(self.module, weights):
                 figures, _ = self.validator.score()
             if judge(self.state, figures, train):
