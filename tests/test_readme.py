@@ -12,6 +12,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -58,6 +59,19 @@ PAIRS = [
     (f"Ein {noun[0]} {verb[0]} {place[0]}.", f"A {noun[1]} {verb[1]} {place[1]}.")
     for noun, verb, place in itertools.product(NOUNS, VERBS, PLACES)
 ]
+
+
+def test_its_figures_are_those_of_the_results() -> None:
+    scores = [
+        json.loads(path.read_text("utf-8"))["bleu"]
+        for path in ROOT.glob("docs/results/transformer/*/scores.test_2016_flickr.json")
+    ]
+    figures = [score["score"] for score in scores]
+    said = f"{mean(figures):.2f} BLEU on German to English, `test_2016_flickr` (mean of three seeds"
+    plain = " ".join(README.split())
+    assert len(scores) == 3
+    assert f"{said}, sd {stdev(figures):.2f};" in plain
+    assert all(score["signature"] in plain for score in scores)
 
 
 def git(*arguments: str) -> str:
