@@ -35,17 +35,18 @@ split; the test split was scored once, at the end. Figures are means over the se
 their standard deviation (sd) where there are several. No seed was left out. `make results` trains
 what is missing and rewrites this page.
 
-Behind each row lies `docs/results/<row>/<seed>/` with the resolved config, the log of all steps,
+Behind each row lies `docs/results/<row>/<seed>/` with the resolved config, the log of the training,
 the scores and the hypotheses. To re-score a run without Dragoman:
 
     gunzip -c data/multi30k/raw/{SPLIT}.en.gz > reference.en
-    sacrebleu reference.en -i docs/results/rnn_additive/1/hypotheses.{SPLIT}.txt
+    sacrebleu reference.en -i docs/results/rnn_additive/1/hypotheses.{SPLIT}.txt -w 2
 
 `bleu` is cased sacreBLEU on detokenised text, `bleu_lc` the same lower-cased, `bleu_lc_tok` the
 lower-cased, tokenised figure of most papers; [how-it-works.md](how-it-works.md#evaluation) says how
 it is made. The 95 % interval is that of the mean `bleu`, by bootstrap over sentences; p is of the
-paired bootstrap against the row above, where that one translates the same pair. Minutes are of
-training alone: "56 on 2" took 56 on two threads of a CPU. One thread a run, two runs at once, do as
+paired bootstrap against the row above, where that one translates the same pair. Both resample
+sentences, not seeds, so they say nothing of what other seeds would give. Minutes are of training
+alone: "56 on 2" took 56 on two threads of a CPU. One thread a run, two runs at once, do about as
 much in the same time.
 """
 RECIPES = """## Recipes tried
@@ -148,10 +149,11 @@ def load(row: Row, root: Path) -> Scored | None:
 
 
 def minutes(facts: list[dict[str, Any]]) -> str:
-    """Return the mean time of training and, on CPUs, on how many threads."""
-    threads = sorted({f["threads"] for f in facts if f["threads"]})
-    mean = f"{statistics.mean(f['minutes'] for f in facts):.0f}"
-    return f"{mean} on {', '.join(map(str, threads))}" if threads else mean
+    """Return the mean time of training, on CPUs for each number of threads."""
+    times: dict[str, list[float]] = {}
+    for f in facts:
+        times.setdefault(f" on {f['threads']}" if f["threads"] else "", []).append(f["minutes"])
+    return ", ".join(f"{statistics.mean(found):.0f}{on}" for on, found in times.items())
 
 
 def line(found: Scored, above: Scored | None) -> list[str]:

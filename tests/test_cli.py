@@ -24,7 +24,7 @@ from dragoman.data.textfiles import read_lines
 from dragoman.data.tokenizers import EOS, UNK, train_tokenizers
 from dragoman.decoding.forced import attention_weights
 from dragoman.decoding.translator import load_translator
-from dragoman.evaluation.scores import read_hypotheses
+from dragoman.evaluation.scores import read_hypotheses, search_words
 from dragoman.reporting.attention import spelling, words_of_tokens
 from dragoman.runs import Run
 from dragoman.training.distributed import Ranks
@@ -98,6 +98,41 @@ def test_compare(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "paired bootstrap" in table
     assert "approximate randomization" in table
     assert all(metric in table for metric in ("bleu", "chrf", "ter"))
+    assert "another search" not in table
+    beside = json.loads((tmp_path / "scores.test.json").read_text())["comparisons"]["two"]
+    assert {test["metric"] for test in beside["tests"]} >= {"bleu", "chrf", "ter"}
+    assert beside["decoding"]["beam_size"] == 2
+    # The other run's translations are what is there: whatever search made them is said.
+    assert main(["evaluate", "two", "--split", "test", "decode.method=greedy"]) == 0
+    capsys.readouterr()
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "paired against two (greedy search; step-16, weights as validated; another s" in said
+    assert main(["evaluate", "two", "--split", "test"]) == 0
+
+
+def test_a_search_key_that_does_nothing_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, said in (
+        (["decode.top_k=5"], "decode.top_k: is for decode.method=sample or mbr, not beam"),
+        (["decode.method=sample", "decode.beam_size=3"], "decode.beam_size: is for decode.method="),
+        (["decode.method=sample", "decode.samples=3"], "decode.samples: is for decode.method=mbr"),
+    ):
+        assert main(["translate", "one", *words]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {said}")
+        assert error.count("\n") == 1
+
+
+def test_translations_without_words_are_told(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--output", str(tmp_path), "decode.max_length_ratio=0", "decode.max_length_extra=1"]
+    assert main(["evaluate", "one", *words]) == 0
+    counts = json.loads((tmp_path / "scores.val.json").read_text())["counts"]
+    said = f"warning: {counts['empty_hypotheses']} of {counts['sentences']} translations are empty"
+    assert (said in capsys.readouterr().err) == bool(counts["empty_hypotheses"])
 
 
 def test_an_ensemble_of_a_run_with_itself_is_the_run(
@@ -322,9 +357,12 @@ def test_a_report_is_one_page_that_needs_nothing_else(
     assert text.count("data:image/png;base64,") == 1 + 3
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "Beside two" in text
+    assert "beam 2, length penalty gnmt 1; step-16, weights as validated." in text
+    assert main(["report", "one", "--split", "test", "decode.beam_size=1"]) == 2
+    assert "report: shows translations that are there" in capsys.readouterr().err
     assert main(["report", "words", "--split", "test"]) == 2
     error = capsys.readouterr().err
-    assert "dragoman evaluate" in error
+    assert "scores.test.json: no such file; has this split been evaluated?" in error
     assert error.count("\n") == 1
 
 
@@ -379,3 +417,19 @@ def test_an_output_is_not_emptied_for_an_input_that_is_not_there(
     assert "--output: " in capsys.readouterr().err
     assert main(["attention", "one", "--output", "."]) == 2
     assert capsys.readouterr().err == "error: .: is a folder, expected the name of a file\n"
+
+
+def test_an_export_says_its_score_on_validation(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", "one", "--format", "dragoman", "--output", str(tmp_path)]
+    for search in ("beam_size=2", "method=greedy"):
+        assert main(["evaluate", "one", f"decode.{search}"]) == 0
+        assert main(words) == 0
+        scores = json.loads((home / "checkpoints" / "one" / "scores.val.json").read_text())
+        said = f"BLEU {scores['bleu']['score']:.2f} on val ({search_words(scores['decoding'])}; "
+        assert said in (tmp_path / "README.txt").read_text()
+    assert "greedy search" in said
+    assert main([*words, "--weights", "raw"]) == 0  # another choice than that of the scores
+    assert "BLEU" not in (tmp_path / "README.txt").read_text()
+    assert said not in capsys.readouterr().out.splitlines()[-2]

@@ -45,7 +45,7 @@ REFUSED = {
     "sweep without -m": ("seed=1,2", "Ambiguous value for argument 'seed=1,2'; add -m"),
     "not an override": ("foo", "'foo': not an override, expected key=value"),
     "nothing to override": ("=3", "'=3': not an override, expected key=value"),
-    "open bracket": ("train.lr=[1", "train.lr: '[1' cannot be read; quote it"),
+    "open bracket": ("train.lr=[1", "train.lr: '[1' cannot be read; quote the values in it"),
     "braces without quotes": (
         "data.files.val=val.{lang}",
         "data.files.val: 'val.{lang}' cannot be read; quote it: 'data.files.val=\"val.{lang}\"'",

@@ -187,6 +187,17 @@ def test_plain_data_round_trip() -> None:
             {"corpora": [{}, {"src": "fr"}], "tokenizer": {"kind": "spacy"}},
             "data.corpora has de, fr as src; use sentencepiece",
         ),
+        (
+            "data.corpora",
+            [{"split": "val"}, {}],
+            "data.corpora.0.split: 'val' is data.validation_split, which must not be trained on",
+        ),
+        (
+            "data.corpora",
+            [{}, {"tgt": "fr"}],
+            "data.corpora.1.tag: nothing tells whether de is to become en or fr",
+        ),
+        ("data.columns", ["fr", "cs"], "data.columns: ['fr', 'cs'] are not the two languages of"),
         ("train", {"risk": 1.0, "r_drop": 2.0}, "train.r_drop: is part of the cross-entropy"),
         ("trian", {}, "there is no key 'trian'; did you mean 'train"),
         ("train.lrr", 1, "there is no key 'train.lrr'; did you mean 'train.lr'?"),

@@ -132,6 +132,12 @@ def test_resuming_with_other_values_names_each_with_both(tmp_path: Path) -> None
         check_resume(saved, wanted, Run(tmp_path / "run"))
     message = str(caught.value)
     assert "seed: saved 1, now 9" in message
+    # When checkpoints are made decides what is averaged: named if it changed, and only then.
+    saved.train.average_last, wanted.train.average_last = 2, 0
+    with pytest.raises(DragomanError) as caught:
+        check_resume(saved, wanted, Run(tmp_path))
+    assert "train.average_last: saved 2, now 0" in str(caught.value)
+    assert "checkpoint_every" not in str(caught.value)
     assert "train.lr: saved 0.01, now 0.5" in message
     assert "max_steps" not in message
     assert "patience" not in message

@@ -34,6 +34,12 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(report(DragomanError(f"{message}; see {self.prog} --help")))
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of translations")
+    return int(text)
+
+
 def _warn(message: Any, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
@@ -67,14 +73,19 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, text: str) -> Any:
         sub = subparsers.add_parser(name, help=text, description=text)
-        sub.add_argument(
-            "words", nargs="+", metavar="RUN",
-            help="run folder (several: an ensemble); words like decode.beam_size=8 "
-            "among them change the search",
-        )  # fmt: skip
-        sub.add_argument("--checkpoint", default="best", help="best (default), last or step-<n>")
-        sub.add_argument("--weights", choices=("raw", "ema", "average"),
-                         help="default: the ones that validation scored")  # fmt: skip
+        if name == "report":
+            sub.add_argument("words", nargs="+", metavar="RUN", help="run folder")
+        else:
+            sub.add_argument(
+                "words", nargs="+", metavar="RUN",
+                help="run folder (several: an ensemble); words like decode.beam_size=8 "
+                "among them change the search",
+            )  # fmt: skip
+            sub.add_argument(
+                "--checkpoint", default="best", help="best (default), last or step-<n>"
+            )
+            sub.add_argument("--weights", choices=("raw", "ema", "average"),
+                             help="default: the ones that validation scored")  # fmt: skip
         sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<n>")
         sub.add_argument("--root", help="folder of the data, if not where training found it")
         sub.add_argument("--pair", metavar="SRC-TGT",
@@ -87,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--compare", action="append", metavar="RUN_B",
                      help="paired significance test against an evaluated run")  # fmt: skip
     sub.add_argument("--output", metavar="FOLDER", help="default: the run folder")
-    sub.add_argument("--samples", type=int, default=0, help="print this many translations")
+    sub.add_argument("--samples", type=_count, default=0, help="print this many translations")
     sub = command("translate", "translate standard input (or a file) line by line")
     sub.add_argument("--input", metavar="FILE", help="default: standard input")
     sub.add_argument("--output", metavar="FILE", help="default: standard output")
@@ -131,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = parser()
     arguments, rest = words.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
+        words.prog += f" {arguments.command}"
         words.error(f"unknown option {unknown[0]}")
     arguments.words += rest  # overrides may follow the options
     try:

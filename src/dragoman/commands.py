@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,26 @@ def override_decoding(config: Config, overrides: Sequence[str]) -> Config:
             data["decode"][path.removeprefix("decode.")] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise DragomanError(f"{path}: '{value}' is not a value") from None
-    return settings.from_dict(data, origin="command line")
+    changed = settings.from_dict(data, origin="command line")
+    method = changed.decode.method
+    for override in overrides:
+        path = override.partition("=")[0]
+        methods = SEARCHES.get(path.removeprefix("decode."), (method,))
+        if method not in methods:
+            raise DragomanError(f"{path}: is for decode.method={one_of(methods)}, not {method}")
+    return changed
+
+
+# Keys that do nothing in another search.
+SEARCHES = {
+    "beam_size": ("beam",),
+    "stopping": ("beam",),
+    "temperature": ("sample", "mbr"),
+    "top_k": ("sample", "mbr"),
+    "top_p": ("sample", "mbr"),
+    "seed": ("sample", "mbr"),
+    "samples": ("mbr",),
+}
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Any, list[Run], Config]:
@@ -89,14 +110,14 @@ def _only_run(runs: Sequence[Run], command: str) -> Run:
     return runs[0]
 
 
-def _rival(
-    name: str, label: str, references: Sequence[str], config: Config
-) -> tuple[str, list[str]]:
-    """Return the name of a run to compare with and its translations of the same split.
+def _rival(name: str, split: str, references: Sequence[str], config: Config) -> Any:
+    """Return a run to compare with, as it was evaluated.
 
     Raises:
         DragomanError: if it translates another pair of languages, or other lines.
     """
+    from dragoman.evaluation.scores import Evaluated, read_scores
+
     run, pair = find_run(name), (config.data.src, config.data.tgt)
     theirs = run.trained_pairs()
     if pair not in theirs:
@@ -104,7 +125,9 @@ def _rival(
             f"--compare: {run.name} was trained to translate "
             f"{one_of('-'.join(other) for other in theirs)}, not {'-'.join(pair)}"
         )
-    return run.name, _translations(run, label, references)
+    label = _label(run, split, "-".join(pair))
+    hypotheses = _translations(run, label, references)
+    return Evaluated(run.name, read_scores(run.folder, label), hypotheses)
 
 
 def _translations(run: Run, label: str, references: Sequence[str]) -> list[str]:
@@ -120,9 +143,10 @@ def _translations(run: Run, label: str, references: Sequence[str]) -> list[str]:
     return found
 
 
-def _label(arguments: argparse.Namespace, split: str) -> str:
-    """Return what files about a split are named after: the split, with ``--pair`` that too."""
-    return split if arguments.pair is None else f"{split}.{arguments.pair}"
+def _label(run: Run, split: str, pair: str | None) -> str:
+    """Return what files about a split are named after: it, and the pair if not the run's own."""
+    data = settings.load(run.folder / "config.yaml").data
+    return split if pair in (None, f"{data.src}-{data.tgt}") else f"{split}.{pair}"
 
 
 def _origin(arguments: argparse.Namespace, runs: Sequence[Run]) -> dict[str, Any]:
@@ -139,7 +163,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from dragoman.data.corpora import read_pairs
     from dragoman.evaluation.evaluate import evaluate as run_evaluation
     from dragoman.evaluation.evaluate import write_evaluation
-    from dragoman.evaluation.scores import format_scores
+    from dragoman.evaluation.scores import format_scores, search_words
     from dragoman.evaluation.significance import compare, format_comparison
 
     translator, runs, config = _load(arguments)
@@ -151,28 +175,35 @@ def evaluate(arguments: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise DragomanError(f"{folder}: cannot be made ({problem.strerror})") from None
-    label = _label(arguments, split)
+    label = _label(runs[0], split, arguments.pair)
     references = read_pairs(config.data, split)[1] if arguments.compare else []
-    rivals = [_rival(name, label, references, config) for name in arguments.compare or []]
+    rivals = [_rival(name, split, references, config) for name in arguments.compare or []]
     with tqdm(unit=" sentences", desc=f"translating {split}", disable=None, leave=False) as bar:
         done = run_evaluation(translator, split, config.decode, bar.update)
     origin = _origin(arguments, runs)
     write_evaluation(folder, label, done, config.decode, origin)
-    d = config.decode
+    decoding = asdict(config.decode)
     print(
-        f"{', '.join(origin['runs'])} on {split}: {len(done.sources)} sentences, {d.method}"
-        f"{f' {d.beam_size}' if d.method == 'beam' else ''}, length penalty "
-        f"{d.length_penalty_form} {d.length_penalty:g}"
+        f"{', '.join(origin['runs'])} on {split}: {len(done.sources)} sentences, "
+        f"{search_words(decoding)}"
     )
+    if done.empty:
+        warnings.warn(f"{done.empty} of {len(done.sources)} translations are empty", stacklevel=2)
     print(format_scores(done.scores))
     print(f"written to {folder}/scores.{label}.json and hypotheses.{label}.txt")
     for number in range(min(arguments.samples, len(done.sources))):
         print(f"\n  source       {done.sources[number].strip()}")
         print(f"  translation  {done.hypotheses[number]}")
         print(f"  reference    {done.references[number].strip()}")
-    for name, rival in rivals:
-        print(f"\npaired against {name} (p below 0.05: not chance)")
-        print(format_comparison(compare(done.hypotheses, rival, done.references, config.data.tgt)))
+    found: dict[str, Any] = {}
+    for rival in rivals:
+        tests = compare(done.hypotheses, rival.hypotheses, done.references, config.data.tgt)
+        found[rival.name] = {"decoding": rival.scores["decoding"], "tests": tests}
+        print(f"\npaired against {rival.beside(decoding)}")
+        print(format_comparison(tests))
+        write_evaluation(folder, label, done, config.decode, origin, found)
+    if rivals:
+        print("p: how often chance alone, over these sentences, makes so large a difference")
 
 
 def _same_file(one: Path, other: Path) -> bool:
@@ -244,15 +275,25 @@ def report(arguments: argparse.Namespace) -> None:
     from dragoman.reporting.breakdown import sentences_of
     from dragoman.reporting.report import report_page
 
-    translator, runs, config = _load(arguments)
-    run, split = _only_run(runs, "report"), arguments.split or config.data.validation_split
-    sources, references = read_pairs(config.data, split)
-    label = _label(arguments, split)
+    runs, overrides = split_words(arguments.words)
+    run = _only_run(runs, "report")
+    if overrides:
+        raise DragomanError(
+            f"report: shows translations that are there; `dragoman evaluate` takes {overrides[0]}"
+        )
+    split = arguments.split or settings.load(run.folder / "config.yaml").data.validation_split
+    label = _label(run, split, arguments.pair)
     scores = read_scores(run.folder, label)
+    counts = scores["counts"]  # attention is drawn with the weights that were scored
+    arguments.checkpoint = "best" if run.exported else counts["checkpoint"][0]
+    arguments.weights = None if counts["weights"] == "as validated" else counts["weights"]
+    translator, _, config = _load(arguments)
+    sources, references = read_pairs(config.data, split)
     other = None
     if arguments.compare is not None:
-        name, theirs = _rival(arguments.compare, label, references, config)
-        other = (name, sentences_of(sources, theirs, references))
+        rival = _rival(arguments.compare, split, references, config)
+        there = sentences_of(sources, rival.hypotheses, references)
+        other = (rival.name, rival.beside(scores["decoding"]), there)
     found = sentences_of(sources, _translations(run, label, references), references)
     path = Path(arguments.output or run.folder / f"report.{label}.html")
     write_atomic(path, report_page(translator, run.folder, split, scores, found, other))
@@ -294,12 +335,22 @@ def attention(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Write a run into a folder for another runtime."""
+    from dragoman.evaluation.scores import read_scores, search_words
     from dragoman.export.export import export as run_export
     from dragoman.export.export import write_export
 
-    translator, runs, _ = _load(arguments)
+    translator, runs, config = _load(arguments)
     checkpoint = runs[0].checkpoint(arguments.checkpoint).name
-    origin = f"run {runs[0].name}, {checkpoint}, weights: {arguments.weights or 'as validated'}"
+    weights = arguments.weights or "as validated"
+    origin = f"run {runs[0].name}, {checkpoint}, weights: {weights}"
+    split = config.data.validation_split
+    label = _label(runs[0], split, arguments.pair)
+    with suppress(DragomanError):  # not evaluated
+        scores = read_scores(runs[0].folder, label)
+        counts, bleu = scores["counts"], scores["bleu"]
+        if (counts["checkpoint"], counts["weights"]) == ([checkpoint], weights):
+            search = search_words(scores["decoding"])
+            origin += f"\nBLEU {bleu['score']:.2f} on {split} ({search}; {bleu['signature']})"
     files = run_export(translator, arguments.format, arguments.quantization, origin)
     suffix = "" if arguments.quantization == "float32" else f"-{arguments.quantization}"
     folder = Path(arguments.output or runs[0].folder / f"{arguments.format}{suffix}")

@@ -147,7 +147,11 @@ def _parse(word: str) -> Override:
         parsed = None
     key, equals, value = word.partition("=")
     if parsed is None and key and equals:
-        raise DragomanError(f"{key}: '{value}' cannot be read; quote it: '{key}=\"{value}\"'")
+        if value[:1] in "[{":
+            hint = "quote the values in it, as in '[{tag: \"<2en>\"}]'"
+        else:
+            hint = f"quote it: '{key}=\"{value}\"'"
+        raise DragomanError(f"{key}: '{value}' cannot be read; {hint}")
     if parsed is None or not parsed.key_or_group:
         raise DragomanError(f"'{word}': not an override, expected key=value")
     return parsed

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman import settings
-from dragoman.config import Config
+from dragoman.config import Config, walk
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.files import held, write_atomic
 
@@ -199,10 +199,11 @@ def check_resume(saved: Config, wanted: Config, run: Run) -> None:
     Raises:
         DragomanError: naming every such key with both values.
     """
-    old, new = settings.fixed_keys(saved), settings.fixed_keys(wanted)
+    fixed = settings.fixed_keys(saved).keys() | settings.fixed_keys(wanted).keys()
+    old, new = ({path: value for path, _, value in walk(config)} for config in (saved, wanted))
     changed = [
         f"{path}: saved {old.get(path)!r}, now {new.get(path)!r}"
-        for path in sorted(old.keys() | new.keys())
+        for path in sorted(fixed)
         if old.get(path) != new.get(path)
     ]
     if changed:

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dragoman.config import (
     MODELS,
     Config,
+    CorpusConfig,
     DataConfig,
     DecodeConfig,
     RNNConfig,
@@ -145,6 +146,19 @@ def _training_problems(data: DataConfig, train: TrainConfig) -> Iterator[str]:
             f"data.src, data.tgt: {data.src}-{data.tgt} is what validation translates, but "
             f"data.corpora trains {one_of(trained)}"
         )
+    told: dict[tuple[str, str | None], str] = {}
+    for number, corpus in enumerate(data.corpora):
+        if (corpus.source, corpus.split) == (data.name, data.validation_split):
+            yield (
+                f"data.corpora.{number}.split: '{corpus.split}' is data.validation_split, which "
+                "must not be trained on"
+            )
+        other = told.setdefault((corpus.src, corpus.tag), corpus.tgt)
+        if other != corpus.tgt:
+            yield (
+                f"data.corpora.{number}.tag: nothing tells whether {corpus.src} is to become "
+                f"{other} or {corpus.tgt}; give each a tag such as <2{corpus.tgt}>"
+            )
     if train.batch_type == "tokens" and train.batch_size < data.max_length:
         yield (
             f"train.batch_size: {train.batch_size} tokens do not hold one sentence of "
@@ -189,14 +203,17 @@ def check_device(device: str) -> None:
 
 def _place_problems(config: Config) -> Iterator[str]:
     data = config.data
-    pairs = [("data", data), *((f"data.corpora.{n}", c) for n, c in enumerate(data.corpora))]
+    pairs: list[tuple[str, DataConfig | CorpusConfig]] = [("data", data)]
+    pairs += [(f"data.corpora.{n}", corpus) for n, corpus in enumerate(data.corpora)]
     for path, pair in pairs:
         for side in ("src", "tgt"):
             language = getattr(pair, side)
             if not _LANGUAGE.fullmatch(language):
                 yield f"{path}.{side}: '{language}' is not a language code such as de"
-    if data.columns is not None and (len(data.columns) != 2 or data.columns[0] == data.columns[1]):
-        yield f"data.columns: {data.columns} are not the codes of two languages"
+    if data.columns is not None and not any(
+        sorted(data.columns) == sorted((pair.src, pair.tgt)) for _, pair in pairs
+    ):
+        yield f"data.columns: {data.columns} are not the two languages of data or of a corpus"
     try:
         check_device(config.device)
     except DragomanError as problem:

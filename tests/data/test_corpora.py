@@ -232,6 +232,14 @@ def test_the_reversed_corpus_reads_the_same_columns(tmp_path: Path) -> None:
     assert list(iter_pairs(data, other)) == [("ein", "one")]
 
 
+def test_a_header_of_other_languages_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.tsv", "fr\tcs\nun\tjeden\n")
+    with pytest.warns(UserWarning, match=r"line 1: 'fr' and 'cs' are taken for a sentence pair"):
+        assert len(list(read_tsv(path, "de", "en"))) == 2
+    path = write(tmp_path / "train.tsv", "EN\tDE\none\tein\n")
+    assert list(read_tsv(path, "de", "en")) == [("ein", "one")]
+
+
 @pytest.mark.parametrize(
     ("content", "what"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ import torch
 import yaml
 
 import tinyruns
-from dragoman import settings
 from dragoman.cli import main, run_training
 from dragoman.config import Config, CorpusConfig
 from dragoman.decoding.translator import load_translator
@@ -27,10 +27,7 @@ BOTH = [
 
 
 def config(folder: Path, corpora: list[CorpusConfig], **changes: object) -> Config:
-    made = tinyruns.config(folder, **changes)
-    made.data.corpora = corpora
-    settings.validate(made)
-    return made
+    return tinyruns.config(folder, data__corpora=[asdict(c) for c in corpora], **changes)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +49,13 @@ def test_another_pair_of_the_run_has_its_own_tag_and_files(
     for pair in ("de-en", "en-de"):
         words = ["evaluate", run, "--split", "test", "--pair", pair, "--output", str(tmp_path)]
         assert main(words) == 0
-        assert f"scores.test.{pair}.json" in capsys.readouterr().out
+        label = "test" if pair == "de-en" else f"test.{pair}"  # the run's own pair is not said
+        assert f"scores.{label}.json" in capsys.readouterr().out
         data = here.config.data
         data.src, data.tgt = pair.split("-")
         lines = (both / "text" / f"test.{data.src}").read_text("utf-8").splitlines()
         ours = [best[0].text for best in here.translate(lines, here.config.decode)]
-        assert read_hypotheses(tmp_path / f"hypotheses.test.{pair}.txt") == ours
+        assert read_hypotheses(tmp_path / f"hypotheses.{label}.txt") == ours
         tags.add(here.encode_line(lines[0])[0])
         found.append(ours)
     assert len(tags) == 2
@@ -87,7 +85,9 @@ def test_columns_without_names_are_those_of_the_run_in_both_directions(
     assert found[0].read_bytes() == found[1].read_bytes()
 
 
-def test_a_run_goes_on_with_another_ones_vocabulary_and_weights(both: Path) -> None:
+def test_a_run_goes_on_with_another_ones_vocabulary_and_weights(
+    both: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = Run(both / "checkpoints" / "both")
     tuned = config(
         both, BOTH[:1], run_name="tuned", train__max_steps=2,
@@ -100,6 +100,10 @@ def test_a_run_goes_on_with_another_ones_vocabulary_and_weights(both: Path) -> N
     assert all(torch.equal(weights[n], t) for n, t in weights_of(made.module).items())
     model = "tokenizer.model"
     assert run_training(tuned, None) == 0
+    said = capsys.readouterr().err
+    assert (
+        f"begins with the weights of {source.folder} (de->en, {source.checkpoint().name}, w" in said
+    )
     assert (run.checkpoint() / model).read_bytes() == (source.checkpoint() / model).read_bytes()
     # Trained on one direction alone, the vocabulary would have been another.
     alone = config(both, BOTH[:1], run_name="alone", train__max_steps=1)
@@ -124,3 +128,19 @@ def test_a_vocabulary_made_in_another_way_is_refused(
         assert words in error
         assert not Path(wrong.checkpoint_dir, "wrong", "config.yaml").exists()
         shutil.rmtree(Path(wrong.checkpoint_dir, "wrong"), ignore_errors=True)
+
+
+def test_a_run_of_both_directions_is_compared_with_one_of_its_own_pair(
+    both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = both / "checkpoints"
+    back = [CorpusConfig("files", "en", "de", tag="<2de>")]
+    other = config(both, back, run_name="back", train__max_steps=1, data__src="en", data__tgt="de")
+    tinyruns.train_run(other)
+    assert main(["evaluate", str(runs / "back"), "--split", "test"]) == 0
+    where = ["--split", "test", "--pair", "en-de"]
+    there = [*where, "--output", str(tmp_path), "--compare", str(runs / "back")]
+    assert main(["evaluate", str(runs / "both"), *there]) == 0
+    assert "paired against back" in capsys.readouterr().out
+    assert main(["report", str(runs / "both"), *where]) == 2
+    assert "scores.test.en-de.json: no such file" in capsys.readouterr().err

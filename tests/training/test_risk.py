@@ -134,6 +134,7 @@ def test_fine_tuning_begins_with_another_runs_weights_and_lowers_the_risk(
         sums = made.step(buckets)["sums"]
         risks.append(float(sums[0]))
         assert 0 < sums[0] < 1 < sums[1] * 100
+        torch.testing.assert_close(sums[3], sums[0])  # nothing is left of cross-entropy
     assert sum(risks[-5:]) < 0.97 * sum(risks[:5]), risks
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,12 @@ def test_the_moving_average_is_updated_scored_saved_and_loaded(
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_final_average_is_of_what_was_scored_and_is_scored(
-    family: str, ema: float, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str,
+    ema: float,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     seen: list[dict[str, Tensor]] = []
     losses = iter([3.0, 2.5, 1.0])
@@ -169,6 +175,7 @@ def test_the_final_average_is_of_what_was_scored_and_is_scored(
         train__ema_decay=ema, log__tensorboard=False, **options,
     )  # fmt: skip
     run = tinyruns.train_run(config)
+    assert "average of steps 2, 4: loss 1.000  BLEU 0.00, kept" in capsys.readouterr().err
     file = "ema.safetensors" if ema else "model.safetensors"
     files = [read_tensors(run.folder / f"step-{step}" / file) for step in (2, 4)]
     mean = {name: (tensor + files[1][name]) / 2 for name, tensor in files[0].items()}
@@ -181,10 +188,7 @@ def test_the_final_average_is_of_what_was_scored_and_is_scored(
 
 def mixed(home: Path, corpora: list[CorpusConfig], **tokenizer: Any) -> Config:
     options = {f"data__tokenizer__{name}": value for name, value in tokenizer.items()}
-    made = tinyruns.config(home, **options)
-    made.data.corpora = corpora
-    settings.validate(made)
-    return made
+    return tinyruns.config(home, data__corpora=[asdict(c) for c in corpora], **options)
 
 
 def test_every_corpus_has_its_own_tag(home: Path) -> None:

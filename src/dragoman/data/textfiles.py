@@ -11,6 +11,8 @@ import gzip
 import hashlib
 import itertools
 import json
+import re
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -121,14 +123,24 @@ def zip_lines(src: Path, tgt: Path) -> Iterator[Pair]:
 def _tsv_order(path: Path, first: str, src: str, tgt: str, columns: Pair) -> tuple[bool, bool]:
     """Tell from a first line whether it is a header and whether the target stands left."""
     fields = [field.strip() for field in first.split("\t")]
-    if len(fields) == 2 and set(fields) == {src, tgt}:
-        return True, fields[0] == tgt
+    if len(fields) == 2 and {field.lower() for field in fields} == {src.lower(), tgt.lower()}:
+        return True, fields[0].lower() == tgt.lower()
     if len(fields) == 2 and len({src, tgt} & set(fields)) == 1:
         raise DragomanError(
             f"{path}: line 1: the header names the languages '{fields[0]}' and '{fields[1]}', "
             f"expected '{src}' and '{tgt}'"
         )
+    if len(fields) == 2 and all(map(_CODE.fullmatch, fields)):
+        warnings.warn(
+            f"{path}: line 1: '{fields[0]}' and '{fields[1]}' are taken for a sentence pair, not "
+            f"for a header, which would be '{src}' and '{tgt}'",
+            stacklevel=2,
+        )
     return False, columns[0] == tgt
+
+
+# What looks like the code of a language, and hardly like a sentence.
+_CODE = re.compile(r"[a-z]{2}")
 
 
 def read_tsv(path: Path, src: str, tgt: str, columns: Pair | None = None) -> Iterator[Pair]:

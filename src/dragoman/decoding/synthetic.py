@@ -177,7 +177,7 @@ def write_pairs(
                 f"{counts.repeated:,} repeated, {counts.too_long:,} too long for the model, "
                 f"{counts.held_out:,} of validation or test left out)"
                 + (f"; not compared with {', '.join(absent)}: not there" if absent else "")
-                + (f"; going on after {done:,}" if done else "")
+                + (f"; going on after {done:,}" if 0 < done < len(lines) else "")
             )
             for start in range(done, len(lines), CHUNK):
                 part = lines[start : start + CHUNK]

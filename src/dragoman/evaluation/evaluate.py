@@ -23,6 +23,11 @@ class Evaluation(NamedTuple):
     references: list[str]
     seconds: float
 
+    @property
+    def empty(self) -> int:
+        """How many hypotheses say nothing."""
+        return sum(not hypothesis.strip() for hypothesis in self.hypotheses)
+
 
 def evaluate(
     translator: Translator,
@@ -46,20 +51,26 @@ def evaluate(
 
 
 def write_evaluation(
-    folder: Path, split: str, done: Evaluation, decode: DecodeConfig, origin: dict[str, Any]
+    folder: Path,
+    split: str,
+    done: Evaluation,
+    decode: DecodeConfig,
+    origin: dict[str, Any],
+    comparisons: dict[str, Any] | None = None,
 ) -> None:
     """Write ``scores.<split>.json`` and ``hypotheses.<split>.txt``.
 
-    ``origin`` says which runs, checkpoints and weights the hypotheses come from.
+    ``origin`` says which runs, checkpoints and weights the hypotheses come from, ``comparisons``
+    how other systems compare.
 
     Raises:
         DragomanError: if they cannot be written.
     """
     counts = {
         "sentences": len(done.sources),
-        "empty_hypotheses": sum(not hypothesis.strip() for hypothesis in done.hypotheses),
+        "empty_hypotheses": done.empty,
         "seconds": round(done.seconds, 2),
         **origin,
     }
     write_hypotheses(folder, split, done.hypotheses)
-    write_scores(folder, split, done.scores, asdict(decode), counts)
+    write_scores(folder, split, done.scores, asdict(decode), counts, comparisons)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import METRICS, SAMPLES, SEED, check_counts, one_line
@@ -45,14 +45,51 @@ def score(
     return scores
 
 
+def search_words(decoding: Mapping[str, Any]) -> str:
+    """Return the search of the section ``decode`` in words: what a score depends on."""
+    d, method = decoding, decoding["method"]
+    if method == "beam":
+        return f"beam {d['beam_size']}, length penalty {d['length_penalty_form']} " + (
+            f"{d['length_penalty']:g}"
+        )
+    if method == "greedy":
+        return "greedy search"
+    drawn = f"temperature {d['temperature']:g}, top_k {d['top_k']}, top_p {d['top_p']:g}"
+    many = f"mbr of {d['samples']} samples" if method == "mbr" else "one sample"
+    return f"{many}, {drawn}, seed {d['seed']}"
+
+
+def origin_words(scores: Mapping[str, Any]) -> str:
+    """Return how the hypotheses of a score file were made: the search and the weights."""
+    counts = scores["counts"]
+    where = ", ".join(dict.fromkeys(counts["checkpoint"]))
+    return f"{search_words(scores['decoding'])}; {where}, weights {counts['weights']}"
+
+
+class Evaluated(NamedTuple):
+    """A run as it was evaluated: its name, its score file and its hypotheses."""
+
+    name: str
+    scores: dict[str, Any]
+    hypotheses: list[str]
+
+    def beside(self, decoding: Mapping[str, Any]) -> str:
+        """Return its name, how it was made, and whether by another search than ``decoding``."""
+        other = "" if self.scores["decoding"] == decoding else "; another search than of this run"
+        return f"{self.name} ({origin_words(self.scores)}{other})"
+
+
 def write_scores(
     folder: Path,
     split: str,
     scores: Mapping[str, Any],
     decoding: Mapping[str, Any],
     counts: Mapping[str, Any],
+    comparisons: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``scores.<split>.json`` into a run folder, whole or not at all; return its path.
+
+    ``comparisons`` are what ``significance.compare`` found, by the name of the other system.
 
     Raises:
         DragomanError: if it cannot be written.
@@ -63,6 +100,7 @@ def write_scores(
         "bootstrap": BOOTSTRAP,
         "decoding": dict(decoding),
         "counts": dict(counts),
+        **({"comparisons": comparisons} if comparisons else {}),
     }
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return path
@@ -78,12 +116,10 @@ def read_scores(folder: Path, split: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DragomanError(
-            f"{path}: no such file; `dragoman evaluate {folder} --split {split}` makes it"
-        ) from None
+        raise DragomanError(f"{path}: no such file; has this split been evaluated?") from None
     except (OSError, ValueError) as problem:
         raise DragomanError(f"{path}: cannot be read ({problem})") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not {"decoding", "counts"} <= content.keys():
         raise DragomanError(f"{path}: not a score file")
     return content
 

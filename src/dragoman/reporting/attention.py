@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dragoman.config import DecodeConfig
 from dragoman.data.captions import captions
 from dragoman.data.tokenizers import EOS, Tokenizer
-from dragoman.decoding.forced import attention_weights, word_attention
+from dragoman.decoding.forced import aligning, attention_weights, word_attention
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.models.seq2seq import Weights
@@ -41,12 +41,12 @@ def choose(weights: Weights, name: str | None, head: int | None) -> tuple[str, M
     if not weights:
         raise DragomanError("this model has no attention to draw (model.attention=none)")
     if name is None:
-        best = word_attention(weights)
-        assert best is not None, "a model with attention attends to its source"
-        matrix = best[0].float().cpu().numpy()[None]
+        best, mean = aligning(weights), word_attention(weights)
+        assert mean is not None, "a model with attention attends to its source"
+        matrix = mean[0].float().cpu().numpy()[None]
         if head is not None:
             raise DragomanError("--head: name the attention it belongs to with --layer")
-        return "target to source, mean of the heads", matrix
+        return f"{best}, mean of the heads", matrix
     if name not in weights:
         raise DragomanError(
             f"--layer: there is no attention '{name}', expected {one_of(weights)}"
@@ -67,7 +67,7 @@ def forced(
 
     Both are cut where translating cuts: at ``data.max_length``.
     """
-    longest = translator.config.data.max_length - 1
+    longest = translator.longest
     src = [*translator.encode_line(source)[:longest], EOS]
     tgt = [*translator.tgt_tokenizer.encode(target)[:longest], EOS]
     weights = attention_weights(translator.models[0], translator.batch([src], [tgt]))

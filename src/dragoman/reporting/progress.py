@@ -16,6 +16,7 @@ FIGURES: dict[str, Callable[[float], str]] = {
     "ppl": lambda value: f"ppl {value:.1f}" if value < 1e5 else f"ppl {value:.1e}",
     "bleu": lambda value: f"BLEU {value:.1f}",
     "lr": lambda value: f"lr {value:.1e}",
+    "expected_bleu": lambda value: f"expected BLEU {value:.1f}",
     "tokens_per_second": lambda value: f"{value:,.0f} tok/s",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -15,6 +16,7 @@ from dragoman.config import Config
 from dragoman.data.corpora import iter_pairs
 from dragoman.data.tokenizers import UNK
 from dragoman.decoding.translator import Translator
+from dragoman.evaluation.scores import origin_words
 from dragoman.evaluation.significance import compare
 from dragoman.reporting.attention import sentence_figure
 from dragoman.reporting.breakdown import (
@@ -32,7 +34,7 @@ STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-table { border-collapse: collapse; margin: .5rem 0; } .wide { width: 100%; }
+table { border-collapse: collapse; margin: .5rem 0; }
 td, th { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #8884; } td.n, th.n { text-align: right; white-space: nowrap; }
 .note { color: #777; } img { max-width: 100%; background: white; } code { font-size: .85em; }
@@ -46,18 +48,18 @@ def _picture(figure: Figure, text: str) -> str:
     return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], wide: bool = False) -> str:
-    """Return a table; all columns but the first are numbers, unless it is a wide one of text."""
-    kind = "" if wide else ' class="n"'
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[str] = ()) -> str:
+    """Return a table; all columns but the first and those called ``text`` are numbers."""
+    words = {head[0], *text}
 
     def line(cells: Sequence[str], tag: str) -> str:
-        first, *others = (escape(cell) for cell in cells)
-        return f"<tr><{tag}>{first}</{tag}>" + "".join(
-            f"<{tag}{kind}>{cell}</{tag}>" for cell in others
+        kinds = ("" if name in words else ' class="n"' for name in head)
+        return "<tr>" + "".join(
+            f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)
         )
 
     body = "\n".join(line(row, "td") for row in rows)
-    return f"<table{' class=wide' if wide else ''}>\n{line(head, 'th')}\n{body}\n</table>"
+    return f"<table>\n{line(head, 'th')}\n{body}\n</table>"
 
 
 def _curves(folder: Path) -> str:
@@ -68,7 +70,7 @@ def _curves(folder: Path) -> str:
     entries = [json.loads(row) for row in log.read_text("utf-8").splitlines()]
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for kind, name in (("train", "training, smoothed"), ("validation", "validation")):
+    for kind, name in (("train", "training, with label smoothing"), ("validation", "validation")):
         points = [(e["step"], e[kind]["loss"]) for e in entries if kind in e]
         if points:
             left.plot(*zip(*points, strict=True), label=name)
@@ -118,6 +120,17 @@ def _unknown(translator: Translator, texts: Sequence[str], source: bool) -> floa
     return sum(token == UNK for token in ids) / max(1, len(ids))
 
 
+def _unseen(translator: Translator, found: Sequence[Sentence], seen: Counter[str]) -> str:
+    """Say how much of the text is new to the model."""
+    sources, references = [s.source for s in found], [s.reference for s in found]
+    return (
+        f"<p>{100 * unseen_share(sources, seen):.1f} % of the source words never occur in "
+        f"training; {100 * _unknown(translator, sources, True):.2f} % of the source tokens are "
+        f"unknown to the model, {100 * _unknown(translator, references, False):.2f} % of the "
+        "reference's.</p>"
+    )
+
+
 def _suspicious(sentences: Sequence[Sentence]) -> list[tuple[str, list[Sentence]]]:
     """Return kinds of doubtful translations, the worst of each first."""
     short = sorted((s for s in sentences if s.ratio < 0.7), key=lambda s: s.ratio)
@@ -131,7 +144,11 @@ def _suspicious(sentences: Sequence[Sentence]) -> list[tuple[str, list[Sentence]
 
 
 def _difference(
-    sentences: Sequence[Sentence], others: Sequence[Sentence], name: str, language: str
+    sentences: Sequence[Sentence],
+    others: Sequence[Sentence],
+    name: str,
+    said: str,
+    language: str,
 ) -> str:
     """Compare with another system: significance, and where they are furthest apart."""
     mine, theirs = ([s.hypothesis for s in system] for system in (sentences, others))
@@ -154,7 +171,9 @@ def _difference(
     return "\n".join(
         [
             f"<h2>Beside {escape(name)}</h2>",
-            _table(head, rows),
+            f"<p>{escape(said)}. p is how often chance alone, over these sentences, makes so large "
+            "a difference.</p>",
+            _table(head, rows, text=["test"]),
             f"<p>{same} of {len(sentences)} translations are the same.</p>",
             "<h3>Where this run is furthest ahead</h3>",
             _sentences([a for a, b in gaps if a.bleu > b.bleu][:SHOWN], texts),
@@ -177,7 +196,7 @@ def report_page(
     split: str,
     scores: Mapping[str, Any],
     sentences: Sequence[Sentence],
-    other: tuple[str, Sequence[Sentence]] | None = None,
+    other: tuple[str, str, Sequence[Sentence]] | None = None,
 ) -> str:
     """Return the page.
 
@@ -187,12 +206,12 @@ def report_page(
         split: name of the split.
         scores: its scores, as ``scores.<split>.json`` has them.
         sentences: its translations.
-        other: name and translations of a second system to compare with.
+        other: a second system to compare with: its name, how its translations were made, and
+            these.
     """
     config = translator.config
     data = config.data
     seen = frequencies(_training_sources(config))
-    sources = [s.source for s in sentences]
     ranked = sorted(sentences, key=lambda s: (-s.bleu, -len(s.source)))
     typical = sorted(sentences, key=lambda s: (abs(s.ratio - 1), abs(len(s.source) - 60)))[:3]
     figures = [
@@ -208,23 +227,21 @@ def report_page(
     title = f"{folder.name}: {data.src} to {data.tgt}, {split}"
     parts = [
         f"<!doctype html>\n<html lang=en><meta charset=utf-8><title>{escape(title)}</title>",
+        '<meta name="viewport" content="width=device-width">',
         f"<style>{STYLE}</style>\n<h1>{escape(title)}</h1>",
-        f"<p>{len(sentences):,} sentences, {escape(str(scores.get('decoding', {}).get('method')))} "
-        "search.</p>",
-        _table(("metric", "score", "95 % interval", "signature"), figures),
+        f"<p>{len(sentences):,} sentences; {escape(origin_words(scores))}.</p>",
+        _table(("metric", "score", "95 % interval", "signature"), figures, text=["signature"]),
         "<h2>Training</h2>",
         _curves(folder),
         "<h2>By length</h2>",
         _buckets("source words", by_length(sentences, data.tgt)),
         "<h2>By the rarest source word</h2>",
         _buckets("times seen in training", by_rarity(sentences, seen, data.tgt)),
-        f"<p>{unseen_share(sources, seen):.1%} of the source words never occur in training; "
-        f"{_unknown(translator, sources, True):.2%} of the source tokens are unknown to the model, "
-        f"{_unknown(translator, [s.reference for s in sentences], False):.2%} of the "
-        "reference's.</p>",
+        _unseen(translator, sentences, seen),
     ]
     if other is not None:
-        parts.append(_difference(sentences, other[1], other[0], data.tgt))
+        name, said, others = other
+        parts.append(_difference(sentences, others, name, said, data.tgt))
     parts.append("<h2>Doubtful translations</h2>")
     for heading, found in _suspicious(sentences):
         parts.append(f"<h3>{heading}: {len(found)} of {len(sentences)}</h3>")

@@ -83,7 +83,7 @@ class Window:
         """Return the means of the window."""
         assert self.sums is not None
         assert self.norm is not None
-        loss, nll, correct = (self.sums / self.steps).tolist()
+        loss, nll, correct, risk = (self.sums / self.steps).tolist()
         train, step = trainer.config.train, trainer.state.step
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
         if sys.platform == "darwin":
@@ -94,6 +94,7 @@ class Window:
             "loss": loss,
             "ppl": math.exp(min(nll, 80.0)),
             "accuracy": correct,
+            **({"expected_bleu": 100 * (1 - risk)} if train.risk else {}),
             "lr": learning_rate(train, step, trainer.state.plateau),
             "gradient_norm": float(self.norm),
             "tokens_per_second": self.tokens / max(time.monotonic() - self.began, 1e-9),
@@ -161,7 +162,7 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
             if state.step % config.log.every == 0 or last:
                 figures = window.figures(trainer)
                 trainer.report({"train": figures, "epoch": state.epoch, "seconds": state.seconds})
-                progress.update(state.step, **{k: figures[k] for k in SHOWN})
+                progress.update(state.step, **{k: figures[k] for k in SHOWN if k in figures})
                 window = Window(began)
             else:
                 progress.update(state.step)
@@ -185,7 +186,8 @@ def _train(config: Config, run: Run, ranks: Ranks) -> None:
                 raise Stopped(received[0] if received else signal.SIGTERM, state.step)
             # Logging, validating and saving are not training time.
             window.began, began = window.began + time.monotonic() - began, time.monotonic()
-        trainer.finish()
+        if said := trainer.finish():
+            progress.message(said)
         progress.message(
             f"done: {state.target_tokens:,} target tokens in {state.seconds / 60:.1f} minutes; "
             f"best step {state.best_step}; weights in {run.folder}"
@@ -209,7 +211,7 @@ def _nothing_to_do(state: TrainState, options: TrainConfig) -> str | None:
 
 
 # Figures of the progress line; the rest is for TensorBoard and the log.
-SHOWN = ("loss", "ppl", "lr", "tokens_per_second")
+SHOWN = ("loss", "ppl", "expected_bleu", "lr", "tokens_per_second")
 
 
 def _introduce(trainer: Trainer, progress: Progress) -> None:
@@ -227,6 +229,8 @@ def _introduce(trainer: Trainer, progress: Progress) -> None:
         f"pairs ({counts['empty']:,} empty, {counts['too_long']:,} too long left out); "
         f"{sizes}; {config.model.name} with {parameters:,} parameters"
     )
+    if trainer.origin:
+        progress.message(f"begins with the weights of {trainer.origin}")
     options, plateau = config.train, trainer.state.plateau
     longer = options.max_steps > options.schedule_steps
     if longer and not learning_rate(options, options.max_steps, plateau):

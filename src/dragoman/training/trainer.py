@@ -28,7 +28,7 @@ from dragoman.errors import DragomanError
 from dragoman.models.seq2seq import Seq2Seq, build_model
 from dragoman.models.weights import Tensors, load_weights, weights_of
 from dragoman.reporting.board import Board
-from dragoman.runs import Run, check_resume, find_run
+from dragoman.runs import Run, check_resume, find_run, read_state
 from dragoman.training.checkpoint import TrainState, restore, save_checkpoint
 from dragoman.training.distributed import Ranks, local_device
 from dragoman.training.loss import loss_and_gradient
@@ -78,8 +78,9 @@ class Trainer:
         self.module.to(self.device)
         self.model = cast(Seq2Seq, self.module)
         self.model.fast = train.fast
+        self.origin: str | None = None  # of the first weights, in words
         if train.init_from and not run.has_checkpoint():
-            self._begin_with(find_run(train.init_from))
+            self.origin = self._begin_with(find_run(train.init_from))
         # Lengths differ from batch to batch: one kernel for all of them, not one for each.
         compiled = torch.compile(self.module, dynamic=True) if train.compile else self.module
         self.forward = cast(Seq2Seq, compiled)
@@ -108,8 +109,8 @@ class Trainer:
             for corpus in data.corpora
         }
 
-    def _begin_with(self, other: Run) -> None:
-        """Take over the weights of another run, those that validation scored."""
+    def _begin_with(self, other: Run) -> str:
+        """Take over the weights of another run, those that validation scored; say which."""
         theirs = load_translator([other], device="cpu")
         if not all(map(same_tokens, self.tokenizers, (theirs.src_tokenizer, theirs.tgt_tokenizer))):
             raise DragomanError(
@@ -122,6 +123,9 @@ class Trainer:
                 f"train.init_from: {other.folder} has another model: {', '.join(wrong)}"
             )
         load_weights(self.module, weights_of(cast(nn.Module, theirs.models[0])), other.folder)
+        checkpoint, data = other.checkpoint(), theirs.config.data
+        scored = read_state(checkpoint).get("scored")
+        return f"{other.folder} ({data.src}->{data.tgt}, {checkpoint.name}, weights {scored})"
 
     def _resume(self) -> None:
         fresh = self.state
@@ -141,7 +145,7 @@ class Trainer:
         """Do one update with the batches of the whole step, this rank's share of them."""
         train, number = self.config.train, self.state.step + 1
         total = sum(bucket.tgt_tokens for bucket in buckets)
-        sums = torch.zeros(3, device=self.device)
+        sums = torch.zeros(4, device=self.device)  # loss, its cross-entropy, right words, risk
         self.module.train()
         for index in range(self.ranks.rank, len(buckets), self.ranks.world):
             with record_function("input"):
@@ -160,11 +164,12 @@ class Trainer:
                 )
             with record_function("backward"):
                 states.backward(gradient)
-            sums += torch.stack([loss.smoothed, loss.nll, loss.correct.float()])
+            sums[:3] += torch.stack([loss.smoothed, loss.nll, loss.correct.float()])
             if train.risk:
                 with record_function("risk"):
-                    risk = self.risk(buckets, index)
-                sums[0] += train.risk * (risk * total - loss.smoothed)
+                    risk = self.risk(buckets, index) * total
+                sums[3] += risk
+                sums[0] += train.risk * (risk - loss.smoothed)
         with record_function("update"):
             norm = self.update(number, buckets, sums)
         self.state.step = number
@@ -300,11 +305,14 @@ class Trainer:
         """Which weights are validated during training."""
         return "ema" if self.moving else "raw"
 
-    def finish(self) -> None:
-        """Average the last checkpoints, if asked for, keep the average if it is better, and end."""
+    def finish(self) -> str | None:
+        """Average checkpoints, if asked for, keep the average if it is better, and end.
+
+        Returns what became of the average, in words.
+        """
+        train, weights, said = self.config.train, None, None
         if not self.ranks.main:
-            return
-        train, weights = self.config.train, None
+            return said
         if train.average_last or train.average_best:
             self.save()
         if steps := averaged_steps(self.state, self.run.steps(), train):
@@ -312,9 +320,16 @@ class Trainer:
             weights = average([self.run.folder / f"step-{step}" / name for step in steps])
             with weights_in(self.module, weights):
                 figures, _ = self.validator.score()
-            if judge(self.state, figures, train):
+            better = judge(self.state, figures, train)
+            if better:
                 self.state.scored = "average"
             self.report({"validation_average": figures._asdict()})
+            said = (
+                f"average of steps {', '.join(map(str, steps))}: loss {figures.loss:.3f}  BLEU "
+                f"{figures.bleu:.2f}, {'kept' if better else 'not better than the best, left out'}"
+            )
+        elif train.average_last or train.average_best:
+            said = "no average: not one checkpoint was due (train.checkpoint_every)"
         self.state.finished = True  # not before the average: killed in between, it is made again
         self.board.hparams(
             {
@@ -325,6 +340,7 @@ class Trainer:
             {f"best_{train.metric}": abs(self.state.best_score or 0.0)},
         )
         self.save(weights)
+        return said
 
     def report(self, entry: dict[str, Any]) -> None:
         """Write a line of figures to the log and its numbers to TensorBoard."""
