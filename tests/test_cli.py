@@ -99,9 +99,9 @@ def test_compare(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "approximate randomization" in table
     assert all(metric in table for metric in ("bleu", "chrf", "ter"))
     assert "another search" not in table
-    beside = json.loads((tmp_path / "scores.test.json").read_text())["comparisons"]["two"]
+    beside = json.loads((tmp_path / "scores.test.json").read_text())["comparisons"][0]
     assert {test["metric"] for test in beside["tests"]} >= {"bleu", "chrf", "ter"}
-    assert beside["decoding"]["beam_size"] == 2
+    assert (beside["run"], beside["decoding"]["beam_size"]) == ("two", 2)
     # The other run's translations are what is there: whatever search made them is said.
     assert main(["evaluate", "two", "--split", "test", "decode.method=greedy"]) == 0
     capsys.readouterr()

@@ -195,10 +195,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(f"\n  source       {done.sources[number].strip()}")
         print(f"  translation  {done.hypotheses[number]}")
         print(f"  reference    {done.references[number].strip()}")
-    found: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
     for rival in rivals:
         tests = compare(done.hypotheses, rival.hypotheses, done.references, config.data.tgt)
-        found[rival.name] = {"decoding": rival.scores["decoding"], "tests": tests}
+        found.append({"run": rival.name, "decoding": rival.scores["decoding"], "tests": tests})
         print(f"\npaired against {rival.beside(decoding)}")
         print(format_comparison(tests))
         write_evaluation(folder, label, done, config.decode, origin, found)

@@ -56,7 +56,7 @@ def write_evaluation(
     done: Evaluation,
     decode: DecodeConfig,
     origin: dict[str, Any],
-    comparisons: dict[str, Any] | None = None,
+    comparisons: list[dict[str, Any]] | None = None,
 ) -> None:
     """Write ``scores.<split>.json`` and ``hypotheses.<split>.txt``.
 

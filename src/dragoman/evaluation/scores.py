@@ -85,11 +85,11 @@ def write_scores(
     scores: Mapping[str, Any],
     decoding: Mapping[str, Any],
     counts: Mapping[str, Any],
-    comparisons: Mapping[str, Any] | None = None,
+    comparisons: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write ``scores.<split>.json`` into a run folder, whole or not at all; return its path.
 
-    ``comparisons`` are what ``significance.compare`` found, by the name of the other system.
+    ``comparisons`` are what ``significance.compare`` found beside other systems.
 
     Raises:
         DragomanError: if it cannot be written.
