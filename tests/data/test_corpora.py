@@ -222,6 +222,15 @@ def test_tsv(tmp_path: Path, content: str, pairs: list[tuple[str, str]]) -> None
         assert list(iter_pairs(data, data.corpora[0])) == pairs
 
 
+def test_what_lies_beside_a_root_that_is_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "raw").mkdir(parents=True)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "raw").symlink_to(tmp_path / "elsewhere" / "raw")
+    write(tmp_path / "made" / "pairs.tsv", "ein\tone\n")
+    data = files(tmp_path / "raw", "../made/pairs.tsv")
+    assert list(iter_pairs(data, data.corpora[0])) == [("ein", "one")]
+
+
 def test_the_reversed_corpus_reads_the_same_columns(tmp_path: Path) -> None:
     """Training on both directions of one file, as for back-translation."""
     write(tmp_path / "train.tsv", "ein\tone\n")

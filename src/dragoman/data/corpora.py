@@ -8,6 +8,7 @@ pairs are asked for; what only shows in the text, while they stream.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,9 @@ class FilesSource:
         names = (
             [pattern.replace("{lang}", s) for s in (wanted.src, wanted.tgt)] if two else [pattern]
         )
-        return [check_file(_plain_or_packed(wanted.root / name)) for name in names]
+        # "../" leads to what lies beside the folder as it was named, though that may be a link.
+        paths = [Path(os.path.normpath(wanted.root / name)) for name in names]
+        return [check_file(_plain_or_packed(path)) for path in paths]
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the pairs of a split in the format that its file name tells."""
