@@ -340,15 +340,14 @@ def export(arguments: argparse.Namespace) -> None:
     from dragoman.export.export import write_export
 
     translator, runs, config = _load(arguments)
-    checkpoint = runs[0].checkpoint(arguments.checkpoint).name
-    weights = arguments.weights or "as validated"
-    origin = f"run {runs[0].name}, {checkpoint}, weights: {weights}"
+    made = _origin(arguments, runs)
+    origin = f"run {runs[0].name}, {made['checkpoint'][0]}, weights: {made['weights']}"
     split = config.data.validation_split
     label = _label(runs[0], split, arguments.pair)
     with suppress(DragomanError):  # not evaluated
         scores = read_scores(runs[0].folder, label)
         counts, bleu = scores["counts"], scores["bleu"]
-        if (counts["checkpoint"], counts["weights"]) == ([checkpoint], weights):
+        if all(counts[key] == made[key] for key in ("checkpoint", "weights")):
             search = search_words(scores["decoding"])
             origin += f"\nBLEU {bleu['score']:.2f} on {split} ({search}; {bleu['signature']})"
     files = run_export(translator, arguments.format, arguments.quantization, origin)

@@ -363,9 +363,14 @@ def source_tag(data: DataConfig) -> str | None:
     return None if None in tags else next(iter(tags), None)
 
 
+def trained_pairs(data: DataConfig) -> list[tuple[str, str]]:
+    """Return the language pairs, source and target, of the training mixture."""
+    return list(dict.fromkeys((corpus.src, corpus.tgt) for corpus in data.corpora))
+
+
 def source_tags(data: DataConfig) -> dict[tuple[str, str], str | None]:
     """Return ``source_tag`` for every language pair of the training mixture."""
-    pairs = dict.fromkeys((corpus.src, corpus.tgt) for corpus in data.corpora)
+    pairs = trained_pairs(data)
     return {(src, tgt): source_tag(replace(data, src=src, tgt=tgt)) for src, tgt in pairs}
 
 

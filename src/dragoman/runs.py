@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman import settings
-from dragoman.config import Config, walk
+from dragoman.config import Config, trained_pairs, walk
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.files import held, write_atomic
 
@@ -142,8 +142,7 @@ class Run:
 
     def trained_pairs(self) -> list[tuple[str, str]]:
         """Return the language pairs, source and target, that the run was trained to translate."""
-        corpora = settings.load(self.folder / "config.yaml").data.corpora
-        return list(dict.fromkeys((corpus.src, corpus.tgt) for corpus in corpora))
+        return trained_pairs(settings.load(self.folder / "config.yaml").data)
 
     def point(self, pointer: str, step: int) -> None:
         """Move a pointer to a checkpoint."""

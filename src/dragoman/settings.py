@@ -28,6 +28,7 @@ from dragoman.config import (
     RNNConfig,
     TrainConfig,
     TransformerConfig,
+    trained_pairs,
     walk,
 )
 from dragoman.errors import DragomanError, nearest, one_of
@@ -138,13 +139,13 @@ DECAYING = ("linear", "cosine")
 def _training_problems(data: DataConfig, train: TrainConfig) -> Iterator[str]:
     if data.src == data.tgt:
         yield f"data.tgt: source and target are both '{data.src}'"
-    trained = dict.fromkeys(f"{corpus.src}-{corpus.tgt}" for corpus in data.corpora)
+    trained = trained_pairs(data)
     if not trained:
         yield "data.corpora: at least one training corpus is needed"
-    elif f"{data.src}-{data.tgt}" not in trained:
+    elif (data.src, data.tgt) not in trained:
         yield (
             f"data.src, data.tgt: {data.src}-{data.tgt} is what validation translates, but "
-            f"data.corpora trains {one_of(trained)}"
+            f"data.corpora trains {one_of(map('-'.join, trained))}"
         )
     told: dict[tuple[str, str | None], str] = {}
     for number, corpus in enumerate(data.corpora):

@@ -118,12 +118,14 @@ def _begin(note: Path, content: str, sides: Sequence[Path], most: int) -> int:
             raise DragomanError(
                 f"{path}: is there and was not made by this command; choose another --output"
             )
-        if _lines_in(path) > most:
+    counts = [_lines_in(path) for path in sides]
+    for path, count in zip(sides, counts, strict=True):
+        if count > most:
             raise DragomanError(
                 f"{path}: has more lines than the {most} to translate; remove it or choose another "
                 "--output"
             )
-    done = min(map(_lines_in, sides))
+    done = min(counts)
     for path in sides:
         _cut(path, done)
     write_atomic(note, content)

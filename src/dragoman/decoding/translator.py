@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dragoman import settings
-from dragoman.config import Config, DecodeConfig, source_tag, source_tags
+from dragoman.config import Config, DecodeConfig, source_tag, source_tags, trained_pairs
 from dragoman.data.batching import Batch, collate, pad, ragged
 from dragoman.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizers
 from dragoman.decoding.consensus import consensus
@@ -228,7 +228,7 @@ def load_translator(
                 f"{run.folder}: its vocabulary differs from that of {runs[0].folder}; "
                 "an ensemble needs runs with the same tokenizer"
             )
-        elif (first[0].data.src, first[0].data.tgt) not in run.trained_pairs():
+        elif (first[0].data.src, first[0].data.tgt) not in trained_pairs(config.data):
             raise DragomanError(
                 f"{run.folder}: translates other languages than {runs[0].folder}; an ensemble "
                 "needs runs of one pair"
