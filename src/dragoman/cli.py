@@ -71,25 +71,23 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--version", action="version", version=f"dragoman {__version__}")
     subparsers = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, text: str) -> Any:
-        sub = subparsers.add_parser(name, help=text, description=text)
-        if name == "report":
-            sub.add_argument("words", nargs="+", metavar="RUN", help="run folder")
-        else:
-            sub.add_argument(
-                "words", nargs="+", metavar="RUN",
-                help="run folder (several: an ensemble); words like decode.beam_size=8 "
-                "among them change the search",
-            )  # fmt: skip
-            sub.add_argument(
-                "--checkpoint", default="best", help="best (default), last or step-<n>"
-            )
-            sub.add_argument("--weights", choices=("raw", "ema", "average"),
-                             help="default: the ones that validation scored")  # fmt: skip
-        sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<n>")
-        sub.add_argument("--root", help="folder of the data, if not where training found it")
-        sub.add_argument("--pair", metavar="SRC-TGT",
-                         help="another language pair that the run was trained on")  # fmt: skip
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<n>")
+    common.add_argument("--root", help="folder of the data, if not where training found it")
+    common.add_argument("--pair", metavar="SRC-TGT",
+                        help="another language pair that the run was trained on")  # fmt: skip
+    scored = argparse.ArgumentParser(add_help=False)
+    scored.add_argument("words", nargs="+", metavar="RUN", help="run folder")
+    search = argparse.ArgumentParser(add_help=False)
+    search.add_argument("words", nargs="+", metavar="RUN",
+                        help="run folder (several: an ensemble); words like decode.beam_size=8 "
+                        "among them change the search")  # fmt: skip
+    search.add_argument("--checkpoint", default="best", help="best (default), last or step-<n>")
+    search.add_argument("--weights", choices=("raw", "ema", "average"),
+                        help="default: the ones that validation scored")  # fmt: skip
+
+    def command(name: str, text: str, runs: argparse.ArgumentParser = search) -> Any:
+        sub = subparsers.add_parser(name, help=text, description=text, parents=[runs, common])
         sub.set_defaults(function=getattr(commands, name))
         return sub
 
@@ -107,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
                      help="text in the run's source language, plain or .gz")  # fmt: skip
     sub.add_argument("--output", metavar="PREFIX", required=True,
                      help="writes PREFIX.<language>, for both languages")  # fmt: skip
-    sub = command("report", "write a page (HTML) about a run that was evaluated")
+    sub = command("report", "write a page (HTML) about a run that was evaluated", scored)
     sub.add_argument("--split", help="default: the validation split")
     sub.add_argument("--compare", metavar="RUN_B", help="another evaluated run beside it")
     sub.add_argument("--output", metavar="HTML", help="default: in the run folder")

@@ -83,6 +83,21 @@ def _curves(folder: Path) -> str:
     return _picture(figure, "loss and validation BLEU by step")
 
 
+def _scores(scores: Mapping[str, Any]) -> str:
+    """Return the table of metrics that a score file holds."""
+    rows = [
+        (
+            name,
+            f"{entry['score']:.2f}",
+            "[{:.2f}, {:.2f}]".format(*entry["interval"]),
+            entry["signature"],
+        )
+        for name, entry in scores.items()
+        if isinstance(entry, dict) and "signature" in entry
+    ]
+    return _table(("metric", "score", "95 % interval", "signature"), rows, text=["signature"])
+
+
 def _buckets(head: str, found: Sequence[Bucket]) -> str:
     rows = [(b.label, str(b.sentences), f"{b.bleu:.1f}", f"{b.ratio:.2f}") for b in found]
     return _table((head, "sentences", "BLEU", "words per reference word"), rows)
@@ -131,16 +146,20 @@ def _unseen(translator: Translator, found: Sequence[Sentence], seen: Counter[str
     )
 
 
-def _suspicious(sentences: Sequence[Sentence]) -> list[tuple[str, list[Sentence]]]:
-    """Return kinds of doubtful translations, the worst of each first."""
+def _doubtful(sentences: Sequence[Sentence]) -> str:
+    """Return a list for each kind of doubtful translation, the worst of each first."""
     short = sorted((s for s in sentences if s.ratio < 0.7), key=lambda s: s.ratio)
     long = sorted((s for s in sentences if s.ratio > 1.4), key=lambda s: -s.ratio)
     again = sorted((s for s in sentences if s.repeats), key=lambda s: -s.repeats)
-    return [
-        ("Much shorter than the reference (under-translation)", short),
-        ("Much longer than the reference (over-translation)", long),
-        ("Two words in a row said again", again),
-    ]
+    kinds = {
+        "Much shorter than the reference (under-translation)": short,
+        "Much longer than the reference (over-translation)": long,
+        "Two words in a row said again": again,
+    }
+    return "\n".join(
+        f"<h3>{kind}: {len(found)} of {len(sentences)}</h3>\n{_sentences(found[: SHOWN // 2])}"
+        for kind, found in kinds.items()
+    )
 
 
 def _difference(
@@ -214,23 +233,13 @@ def report_page(
     seen = frequencies(_training_sources(config))
     ranked = sorted(sentences, key=lambda s: (-s.bleu, -len(s.source)))
     typical = sorted(sentences, key=lambda s: (abs(s.ratio - 1), abs(len(s.source) - 60)))[:3]
-    figures = [
-        (
-            name,
-            f"{entry['score']:.2f}",
-            "[{:.2f}, {:.2f}]".format(*entry["interval"]),
-            entry["signature"],
-        )
-        for name, entry in scores.items()
-        if isinstance(entry, dict) and "signature" in entry
-    ]
     title = f"{folder.name}: {data.src} to {data.tgt}, {split}"
     parts = [
         f"<!doctype html>\n<html lang=en><meta charset=utf-8><title>{escape(title)}</title>",
         '<meta name="viewport" content="width=device-width">',
         f"<style>{STYLE}</style>\n<h1>{escape(title)}</h1>",
         f"<p>{len(sentences):,} sentences; {escape(origin_words(scores))}.</p>",
-        _table(("metric", "score", "95 % interval", "signature"), figures, text=["signature"]),
+        _scores(scores),
         "<h2>Training</h2>",
         _curves(folder),
         "<h2>By length</h2>",
@@ -242,11 +251,9 @@ def report_page(
     if other is not None:
         name, said, others = other
         parts.append(_difference(sentences, others, name, said, data.tgt))
-    parts.append("<h2>Doubtful translations</h2>")
-    for heading, found in _suspicious(sentences):
-        parts.append(f"<h3>{heading}: {len(found)} of {len(sentences)}</h3>")
-        parts.append(_sentences(found[: SHOWN // 2]))
     parts += [
+        "<h2>Doubtful translations</h2>",
+        _doubtful(sentences),
         "<h2>Worst sentences</h2>",
         _sentences(ranked[: -SHOWN - 1 : -1]),
         "<h2>Best sentences</h2>",
