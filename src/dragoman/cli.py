@@ -71,14 +71,14 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--version", action="version", version=f"dragoman {__version__}")
     subparsers = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<n>")
     common.add_argument("--root", help="folder of the data, if not where training found it")
     common.add_argument("--pair", metavar="SRC-TGT",
                         help="another language pair that the run was trained on")  # fmt: skip
-    scored = argparse.ArgumentParser(add_help=False)
+    scored = _Parser(add_help=False)
     scored.add_argument("words", nargs="+", metavar="RUN", help="run folder")
-    search = argparse.ArgumentParser(add_help=False)
+    search = _Parser(add_help=False)
     search.add_argument("words", nargs="+", metavar="RUN",
                         help="run folder (several: an ensemble); words like decode.beam_size=8 "
                         "among them change the search")  # fmt: skip
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--weights", choices=("raw", "ema", "average"),
                         help="default: the ones that validation scored")  # fmt: skip
 
-    def command(name: str, text: str, runs: argparse.ArgumentParser = search) -> Any:
+    def command(name: str, text: str, runs: _Parser = search) -> Any:
         sub = subparsers.add_parser(name, help=text, description=text, parents=[runs, common])
         sub.set_defaults(function=getattr(commands, name))
         return sub
