@@ -156,6 +156,18 @@ def minutes(facts: list[dict[str, Any]]) -> str:
     return ", ".join(f"{statistics.mean(found):.0f}{on}" for on, found in times.items())
 
 
+def text_of(config: Config) -> str:
+    """Return what a run was trained on: the pair alone, or the corpora of its mixture."""
+    corpora, pair = config.data.corpora, (config.data.src, config.data.tgt)
+    if len(corpora) == 1 and (corpora[0].src, corpora[0].tgt) == pair:
+        return "the pair alone"
+    parts = []
+    for c in corpora:
+        name = c.split if c.source == "files" else f"{c.src}→{c.tgt}"
+        parts.append(name if c.weight == 1 else f"{name} ×{c.weight:g}")
+    return ", ".join(parts)
+
+
 def line(found: Scored, above: Scored | None) -> list[str]:
     """Return a row of the table."""
     config, scores, facts = found.config, found.scores, found.facts
@@ -174,6 +186,7 @@ def line(found: Scored, above: Scored | None) -> list[str]:
     return [
         f"[{found.row.name}](results/{found.row.name})",
         "→".join(pair),
+        text_of(config),
         ", ".join(map(str, found.seeds)),
         *figures,
         p,
@@ -182,6 +195,16 @@ def line(found: Scored, above: Scored | None) -> list[str]:
         f"{statistics.mean(f['target_tokens'] for f in facts) / 1e6:.1f} M",
         f"{search}, {d.length_penalty_form} {d.length_penalty:g}",
         f"`python train.py {' '.join(found.row.args)}`",
+    ]
+
+
+def text_made_first(rows: list[Row]) -> list[str]:
+    """Return the commands behind rows that train on the translations of others."""
+    where = {"runs": "checkpoints", "root": "data/multi30k/raw", "data": "data/multi30k"}
+    return [
+        f"* {row.name}: `dragoman {command.format(**where)}`"
+        for row in rows
+        for command in row.before
     ]
 
 
@@ -212,7 +235,7 @@ def markdown(head: list[str], lines: list[list[str]]) -> list[str]:
 
 def page(rows: list[Row], root: Path) -> str:
     """Return docs/results.md."""
-    head = ["row", "pair", "seeds", *(f"`{name}`" for name in COLUMNS), "p"]
+    head = ["row", "pair", "trained on", "seeds", *(f"`{name}`" for name in COLUMNS), "p"]
     head += ["parameters", "minutes", "target tokens", "search", "command"]
     lines: list[list[str]] = []
     missing, above = [], None
@@ -227,6 +250,8 @@ def page(rows: list[Row], root: Path) -> str:
             signatures = {name: found.scores[0][name]["signature"] for name in COLUMNS}
             above = found
     parts = [INTRODUCTION, *markdown(head, lines), ""]
+    if made := text_made_first([row for row in rows if not row.is_trial]):
+        parts += ["Text made by other models, before (`make results` does it too):", "", *made, ""]
     if missing:
         parts += ["Not trained yet (`make results` does):", "", *missing, ""]
     parts += [

@@ -60,7 +60,8 @@ def test_missing_runs_are_trained_scored_and_collected(
                 "hypotheses.test.txt"} <= {path.name for path in folder.iterdir()}  # fmt: skip
         scores.append(json.loads((folder / "scores.test.json").read_text())["bleu"]["score"])
     assert f"**{sum(scores) / 2:.2f} (sd" in page
-    assert "| 1, 2 |" in page
+    assert "| the pair alone | 1, 2 |" in page
+    assert "\n* more: `dragoman backtranslate checkpoints/small-s1 --input data/" in page
     assert (tmp_path / "made.de").exists()
     assert "| wider | More is more. | not trained yet |" in page
     # What is unfinished, or scored with another search, is no evidence.
