@@ -137,6 +137,12 @@ class TransformerConfig:
         choices=("sinusoidal", "learned", "rotary", "shaw", "t5", "none"),
     )
     attention: str = key("scaled_dot", "score function of every attention", choices=SCORES)
+    attention_gain: float = key(
+        1.0,
+        "factor of the first weights of queries, keys and values; 0.7: softer attention to begin "
+        "with, which norm=post needs",
+        above=0.0,
+    )
     activation: str = key("relu", "feed-forward activation", choices=("relu", "gelu", "swiglu"))
     tie_embeddings: str = key(
         "three_way",

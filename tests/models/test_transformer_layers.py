@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import tiny
 from dragoman.models.attention import MultiHeadAttention, causal_mask
 from dragoman.models.positions import POSITIONS
+from dragoman.models.seq2seq import build_model
 from dragoman.models.transformer import FeedForward, Layer, Stack
 
 B, T, S, D, HEADS, D_FF = 2, 4, 5, 12, 3, 20
@@ -167,3 +168,16 @@ def test_a_swapped_norm_order_would_be_noticed() -> None:
     post.load_state_dict(pre.state_dict())
     x = double(B, S, D)
     assert not torch.allclose(pre(x, None, NONE)[0], post(x, None, NONE)[0], atol=1e-3)
+
+
+def test_attention_gain_scales_the_first_queries_keys_and_values_alone() -> None:
+    plain, gentle = (
+        build_model(
+            tiny.transformer(attention_gain=gain), tiny.VOCAB, tiny.VOCAB, seed=1
+        ).state_dict()
+        for gain in (1.0, 0.25)
+    )
+    scaled = {name for name in plain if not torch.equal(plain[name], gentle[name])}
+    assert scaled == {name for name in plain if name.endswith("qkv.weight")}
+    for name in scaled:
+        assert torch.allclose(gentle[name], 0.25 * plain[name])

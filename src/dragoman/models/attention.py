@@ -235,9 +235,15 @@ class Attention(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Vaswani et al. 2017, section 3.2.2, over any score function and position encoding."""
+    """Vaswani et al. 2017, section 3.2.2, over any score function and position encoding.
 
-    def __init__(self, score: str, d_model: int, num_heads: int, dropout: float = 0.0) -> None:
+    Weights begin as in Glorot and Bengio 2010, equation 16; queries, keys and values ``gain`` times
+    as large.
+    """
+
+    def __init__(
+        self, score: str, d_model: int, num_heads: int, dropout: float = 0.0, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.num_heads, self.dropout, self.d_model = num_heads, dropout, d_model
         # One matrix for queries, keys and values: self-attention is then one product, not three.
@@ -245,7 +251,7 @@ class MultiHeadAttention(nn.Module):
         self.out = Linear(d_model, d_model)
         self.score = SCORES[score](num_heads, d_model // num_heads)
         for block in self.qkv.weight.chunk(3):
-            nn.init.xavier_uniform_(block)
+            nn.init.xavier_uniform_(block, gain)
         nn.init.xavier_uniform_(self.out.weight)
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)

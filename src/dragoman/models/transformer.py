@@ -89,7 +89,8 @@ class Layer(nn.Module):
         super().__init__()
         c = config
         pre = c.norm == "pre"
-        attention = (c.attention, c.d_model, c.num_heads, _inherit(c.attention_dropout, c.dropout))
+        weights_dropout = _inherit(c.attention_dropout, c.dropout)
+        attention = (c.attention, c.d_model, c.num_heads, weights_dropout, c.attention_gain)
         self.self_attention = MultiHeadAttention(*attention)
         self.self_residual = Residual(c.d_model, c.dropout, pre)
         if cross:
