@@ -140,7 +140,7 @@ class TransformerConfig:
     attention_gain: float = key(
         1.0,
         "factor of the first weights of queries, keys and values; 0.7: softer attention to begin "
-        "with, which norm=post needs",
+        "with, which norm=post can need",
         above=0.0,
     )
     activation: str = key("relu", "feed-forward activation", choices=("relu", "gelu", "swiglu"))
