@@ -41,13 +41,13 @@ the scores and the hypotheses. To re-score a run without Dragoman:
     gunzip -c data/multi30k/raw/{SPLIT}.en.gz > reference.en
     sacrebleu reference.en -i docs/results/rnn_additive/1/hypotheses.{SPLIT}.txt -w 2
 
-`bleu` is cased sacreBLEU on detokenised text, `bleu_lc` the same lower-cased, `bleu_lc_tok` the
-lower-cased, tokenised figure of most papers; [how-it-works.md](how-it-works.md#evaluation) says how
-it is made. The 95 % interval is that of the mean `bleu`, by bootstrap over sentences; p is of the
-paired bootstrap against the row above, where that one translates the same pair. Both resample
-sentences, not seeds, so they say nothing of what other seeds would give. Minutes are of training
-alone: "56 on 2" took 56 on two threads of a CPU. One thread a run, two runs at once, do about as
-much in the same time.
+`bleu` is cased sacreBLEU on detokenised text (val: on the validation split), `bleu_lc` the same
+lower-cased, `bleu_lc_tok` the lower-cased, tokenised figure of most papers;
+[how-it-works.md](how-it-works.md#evaluation) says how it is made. The 95 % interval is that of the
+mean `bleu`, by bootstrap over sentences; p is of the paired bootstrap against the row above, where
+that one translates the same pair. Both resample sentences, not seeds, so they say nothing of what
+other seeds would give. Minutes are of training alone: "56 on 2" took 56 on two threads of a CPU.
+One thread a run, two runs at once, do about as much in the same time.
 """
 RECIPES = """## Recipes tried
 
@@ -118,6 +118,7 @@ class Scored(NamedTuple):
     seeds: list[int]
     config: Config
     scores: list[dict[str, Any]]
+    validation: float
     facts: list[dict[str, Any]]
     results: list[MetricResult]
 
@@ -145,7 +146,13 @@ def load(row: Row, root: Path) -> Scored | None:
                 f"{path}: the hypotheses score {result.score:.4f}, not what is said"
             )
     facts = [json.loads((path / "run.json").read_text()) for path in folders]
-    return Scored(row, seeds, config, scores, facts, results)
+    return Scored(row, seeds, config, scores, on_validation(folders), facts, results)
+
+
+def on_validation(folders: list[Path]) -> float:
+    """Return the mean BLEU on validation of some runs, what recipes and models are chosen by."""
+    scores = [json.loads((path / "scores.val.json").read_text())["bleu"] for path in folders]
+    return statistics.mean(score["score"] for score in scores)
 
 
 def minutes(facts: list[dict[str, Any]]) -> str:
@@ -188,6 +195,7 @@ def line(found: Scored, above: Scored | None) -> list[str]:
         "→".join(pair),
         text_of(config),
         ", ".join(map(str, found.seeds)),
+        f"{found.validation:.2f}",
         *figures,
         p,
         f"{facts[0]['parameters'] / 1e6:.1f} M",
@@ -214,12 +222,11 @@ def trial(row: Row) -> list[str]:
     words = f"`{' '.join(row.args)}`"
     if not folders:
         return [row.name, row.why, "not trained yet", "", "", "", "", words]
-    scores = [json.loads((path / "scores.val.json").read_text())["bleu"] for path in folders]
     facts = [json.loads((path / "run.json").read_text()) for path in folders]
     return [
         f"[{row.name}](results/recipes/{row.name})",
         row.why,
-        f"{statistics.mean(score['score'] for score in scores):.2f}",
+        f"{on_validation(folders):.2f}",
         str(len(folders)),
         f"{facts[0]['parameters'] / 1e6:.1f} M",
         minutes(facts),
@@ -235,8 +242,9 @@ def markdown(head: list[str], lines: list[list[str]]) -> list[str]:
 
 def page(rows: list[Row], root: Path) -> str:
     """Return docs/results.md."""
-    head = ["row", "pair", "trained on", "seeds", *(f"`{name}`" for name in COLUMNS), "p"]
-    head += ["parameters", "minutes", "target tokens", "search", "command"]
+    figures = [f"`{name}`" for name in COLUMNS]
+    head = ["row", "pair", "trained on", "seeds", "`bleu` (val)", *figures, "p", "parameters"]
+    head += ["minutes", "target tokens", "search", "command"]
     lines: list[list[str]] = []
     missing, above = [], None
     signatures: dict[str, str] = {}

@@ -53,14 +53,15 @@ def test_missing_runs_are_trained_scored_and_collected(
     results.main(["--jobs", "2", *own])
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "* large: seed 1" in page
-    scores = []
+    scores, validated = [], []
     for seed in (1, 2):
         folder = tmp_path / "docs" / "results" / "small" / str(seed)
         assert {"config.yaml", "train.jsonl", "run.json", "scores.val.json",
                 "hypotheses.test.txt"} <= {path.name for path in folder.iterdir()}  # fmt: skip
         scores.append(json.loads((folder / "scores.test.json").read_text())["bleu"]["score"])
-    assert f"**{sum(scores) / 2:.2f} (sd" in page
-    assert "| the pair alone | 1, 2 |" in page
+        validated.append(json.loads((folder / "scores.val.json").read_text())["bleu"]["score"])
+    means = f"{sum(validated) / 2:.2f} | **{sum(scores) / 2:.2f} (sd"
+    assert f"| the pair alone | 1, 2 | {means}" in page
     assert "\n* more: `dragoman backtranslate checkpoints/small-s1 --input data/" in page
     assert (tmp_path / "made.de").exists()
     assert "| wider | More is more. | not trained yet |" in page
