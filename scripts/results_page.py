@@ -41,6 +41,9 @@ the scores and the hypotheses. To re-score a run without Dragoman:
     gunzip -c data/multi30k/raw/{SPLIT}.en.gz > reference.en
     sacrebleu reference.en -i docs/results/rnn_additive/1/hypotheses.{SPLIT}.txt -w 2
 
+With `-lc` it is `bleu_lc`. For `bleu_lc_tok` pass both files through `python -m
+dragoman.evaluation.moses en` first, and score the tokens with `-tok none --force`.
+
 `bleu` is cased sacreBLEU on detokenised text (val: on the validation split), `bleu_lc` the same
 lower-cased, `bleu_lc_tok` the lower-cased, tokenised figure of most papers;
 [how-it-works.md](how-it-works.md#evaluation) says how it is made. The 95 % interval is that of the
@@ -151,8 +154,8 @@ def load(row: Row, root: Path) -> Scored | None:
 
 def on_validation(folders: list[Path]) -> float:
     """Return the mean BLEU on validation of some runs, what recipes and models are chosen by."""
-    scores = [json.loads((path / "scores.val.json").read_text())["bleu"] for path in folders]
-    return statistics.mean(score["score"] for score in scores)
+    found = [json.loads((path / "scores.val.json").read_text()) for path in folders]
+    return float(statistics.mean(scores["bleu"]["score"] for scores in found))
 
 
 def minutes(facts: list[dict[str, Any]]) -> str:

@@ -22,7 +22,12 @@ GROUPS = {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()}
 EXPERIMENTS = {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")}
 # What pages let the reader make; everything else that they name exists.
 READERS_OWN = {"configs/data/mine.yaml", "data/mine"}
-FOREIGN_FLAGS = {"torchrun": {"--nproc-per-node"}, "pytest": {"-m"}, "python": {"-m"}}
+FOREIGN_FLAGS = {
+    "torchrun": {"--nproc-per-node"},
+    "pytest": {"-m"},
+    "python": {"-m"},
+    "sacrebleu": {"-i", "-lc", "-tok", "--force", "-w"},
+}
 
 page_parameter = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
@@ -138,6 +143,8 @@ def wrong_words(words: list[str]) -> Iterator[str]:
     elif program in ("python", "torchrun"):
         scripts = [word for word in words if word.endswith(".py")]
         yield from (name for name in scripts if not (ROOT / name).exists())
+        if what == "-m" and importlib.util.find_spec(rest[0]) is None:
+            yield rest[0]
         known_flags |= set().union(*map(script_flags, scripts))
         rest.insert(0, what)
     for word in rest:
@@ -173,6 +180,8 @@ def test_the_commands_name_what_exists():
         ("python trian.py data=captions", "trian.py"),
         ("dragoman evaluate demo --splits val", "--splits"),
         ("dragoman score demo", "score"),
+        ("python -m dragoman.evaluation.mose de", "dragoman.evaluation.mose"),
+        ("sacrebleu reference -j hypotheses", "-j"),
     ],
 )
 def test_a_wrong_word_is_found(command, bad):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import tinyruns
 from dragoman.evaluation.moses import lc_norm_tok
 
 # What lowercase.perl | normalize-punctuation.perl -l LANG | tokenizer.perl -l LANG (the Moses
@@ -112,6 +113,19 @@ def test_empty_line_and_language_without_a_list() -> None:
     assert lc_norm_tok("", "de") == ""
     assert lc_norm_tok(" \n", "fr") == ""
     assert lc_norm_tok("Mluvi, e.g. o nas.", "xx") == "mluvi , e.g. o nas ."
+
+
+def test_as_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    german = [(raw, expected) for language, raw, expected in KNOWN if language == "de"]
+    command = ["-m", "dragoman.evaluation.moses"]
+    text = "".join(f"{raw}\n" for raw, _ in german)
+    done = tinyruns.call(*command, "de", cwd=tmp_path, input=text, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(f"{expected}\n" for _, expected in german)
+    done = tinyruns.call(*command, cwd=tmp_path, input="")
+    assert done.returncode == 1
+    assert done.stderr.startswith("usage: ")
 
 
 def test_another_languages_tools_are_not_disturbed() -> None:

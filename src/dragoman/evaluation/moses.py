@@ -4,11 +4,14 @@ The data set's own ``lc.norm.tok`` files were made by ``lowercase.perl | normali
 -l LANG | tokenizer.perl -l LANG`` (``scripts/task1-tokenize.sh`` of multi30k/dataset, the Moses
 scripts of December 2017): hyphens are not split (no ``-a``) and special characters are escaped
 (``&apos;``, ``&quot;``). The same chain is built here from sacremoses, the Python port of those
-scripts (Koehn et al., ACL 2007, demo session).
+scripts (Koehn et al., ACL 2007, demo session). As a program it does so with standard input:
+
+    python -m dragoman.evaluation.moses de < hypotheses.test_2016_flickr.txt > hypotheses.tok
 """
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -51,3 +54,10 @@ def describe(language: str) -> str:
         f"lower-cased, punctuation-normalised and Moses-tokenised for '{language}' "
         f"with sacremoses {version('sacremoses')}"
     )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m dragoman.evaluation.moses LANGUAGE < text > tokens")
+    for line in sys.stdin.buffer:  # UTF-8, whatever the locale
+        sys.stdout.buffer.write(f"{lc_norm_tok(line.decode(), sys.argv[1])}\n".encode())
