@@ -82,7 +82,7 @@ def collect(run: Run, row: Row) -> None:
         "steps": state["step"],
         "best_step": state["best_step"],
         "weights": ", ".join(sorted(chosen)),
-        "threads": config.threads,
+        "threads": " and later ".join(map(str, state["threads"])),  # "" on GPUs
         "versions": state["versions"],
     }
     write_atomic(target / "run.json", json.dumps(facts, indent=2) + "\n")
@@ -135,6 +135,7 @@ def make(row: Row, seed: int, own: list[str]) -> None:
         except DragomanError:
             continue  # a test set that is not here can be scored later
         words = ["-m", "dragoman.cli", "evaluate", str(run.folder), "--split", split]
+        words += ["--device", option(own, "device", "auto")]
         run_python(words, log, threads)
     collect(run, row)
 
@@ -171,7 +172,14 @@ def places(jobs: int | None) -> list[list[str]]:
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     on_gpus = [[f"device=cuda:{n}"] for n in range(gpus)]
-    return on_gpus[:jobs] or [["device=cpu", "threads=1"]] * (jobs or os.cpu_count() or 1)
+    return on_gpus[:jobs] or [["device=cpu", "threads=1"]] * (jobs or cores())
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def train_all(

@@ -50,12 +50,14 @@ lower-cased, `bleu_lc_tok` the lower-cased, tokenised figure of most papers;
 mean `bleu`, by bootstrap over sentences; p is of the paired bootstrap against the row above, where
 that one translates the same pair. Both resample sentences, not seeds, so they say nothing of what
 other seeds would give. Minutes are of training alone: "56 on 2" took 56 on two threads of a CPU.
-One thread a run, two runs at once, do about as much in the same time.
+One thread a run, two runs at once, do about as much in the same time. The command trains the first
+seed; others are `seed=2 run_name=<row>-s2` and so on.
 """
 RECIPES = """## Recipes tried
 
 Every recipe was judged on the validation split, with the search of the results; test sets play no
-part here. Runs are shortened, so that more of them can be tried: compare within a table. `make
+part here. Runs are shortened, so that more of them can be tried: compare within a table. Each is
+one seed, and seeds alone move BLEU: a difference of less than half a point says little. `make
 results ARGS=--recipes` trains what is missing.
 """
 
@@ -120,36 +122,42 @@ class Scored(NamedTuple):
     row: Row
     seeds: list[int]
     config: Config
-    scores: list[dict[str, Any]]
+    scores: list[dict[str, MetricResult]]
+    signatures: dict[str, str]
     validation: float
     facts: list[dict[str, Any]]
-    results: list[MetricResult]
 
 
 def load(row: Row, root: Path) -> Scored | None:
-    """Read a row's evidence; None if there is none."""
-    found = [p.name for p in home(row).glob("*") if p.name.isdigit()]
-    seeds = sorted(int(name) for name in found if is_done(row, int(name)))
+    """Read a row's evidence; None if there is none.
+
+    Raises:
+        DragomanError: if the hypotheses do not score what is said.
+    """
+    names = [p.name for p in home(row).glob("*") if p.name.isdigit()]
+    seeds = sorted(int(name) for name in names if is_done(row, int(name)))
     if not seeds:
         return None
     folders = [evidence(row, seed) for seed in seeds]
     config = settings.load(folders[0] / "config.yaml")
     config.data.root = str(root)
     _, references = read_pairs(config.data, SPLIT)
-    results = [
-        METRICS["bleu"](
-            read_hypotheses(path / f"hypotheses.{SPLIT}.txt"), references, config.data.tgt
-        )
-        for path in folders
-    ]
-    scores = [json.loads((path / f"scores.{SPLIT}.json").read_text()) for path in folders]
-    for path, score, result in zip(folders, scores, results, strict=True):
-        if round(result.score, 4) != score["bleu"]["score"]:
-            raise DragomanError(
-                f"{path}: the hypotheses score {result.score:.4f}, not what is said"
-            )
+    scores, signatures = [], dict[str, str]()
+    for path in folders:
+        hypotheses = read_hypotheses(path / f"hypotheses.{SPLIT}.txt")
+        said = json.loads((path / f"scores.{SPLIT}.json").read_text())
+        found = {name: METRICS[name](hypotheses, references, config.data.tgt) for name in COLUMNS}
+        for name, result in found.items():
+            if round(result.score, 4) != said[name]["score"]:
+                raise DragomanError(
+                    f"{path}: the hypotheses score {result.score:.4f} {name}, not what is said"
+                )
+            signatures[name] = f"`{said[name]['signature']}`"
+            if "preprocessing" in said[name]:
+                signatures[name] += f" on text {said[name]['preprocessing']}"
+        scores.append(found)
     facts = [json.loads((path / "run.json").read_text()) for path in folders]
-    return Scored(row, seeds, config, scores, on_validation(folders), facts, results)
+    return Scored(row, seeds, config, scores, signatures, on_validation(folders), facts)
 
 
 def on_validation(folders: list[Path]) -> float:
@@ -185,13 +193,15 @@ def line(found: Scored, above: Scored | None) -> list[str]:
     search = f"{d.method} {d.beam_size}" if d.method == "beam" else d.method
     figures = []
     for name in COLUMNS:
-        values = [score[name]["score"] for score in scores]
-        sd = f" (sd {statistics.stdev(values):.2f})" if len(values) > 1 and name == "bleu" else ""
+        values = [score[name].score for score in scores]
+        sd = f" (sd {statistics.stdev(values):.2f})" if len(values) > 1 else ""
         figures.append(f"{statistics.mean(values):.2f}{sd}")
-    low, high = np.percentile(resampled_means([found.results])[0], [2.5, 97.5])
+    bleu = [score["bleu"] for score in scores]
+    low, high = np.percentile(resampled_means([bleu])[0], [2.5, 97.5])
     pair, p = (config.data.src, config.data.tgt), ""
     if above is not None and (above.config.data.src, above.config.data.tgt) == pair:
-        p = f"{paired_bootstrap_of_means(found.results, above.results):.3f}"
+        others = [score["bleu"] for score in above.scores]
+        p = f"{paired_bootstrap_of_means(bleu, others):.3f}"
     figures[0] = f"**{figures[0]}** [{low:.1f}, {high:.1f}]"
     return [
         f"[{found.row.name}](results/{found.row.name})",
@@ -205,7 +215,7 @@ def line(found: Scored, above: Scored | None) -> list[str]:
         minutes(facts),
         f"{statistics.mean(f['target_tokens'] for f in facts) / 1e6:.1f} M",
         f"{search}, {d.length_penalty_form} {d.length_penalty:g}",
-        f"`python train.py {' '.join(found.row.args)}`",
+        f"`python train.py {' '.join(found.row.args)} seed=1 run_name={found.row.name}-s1`",
     ]
 
 
@@ -250,15 +260,17 @@ def page(rows: list[Row], root: Path) -> str:
     head += ["minutes", "target tokens", "search", "command"]
     lines: list[list[str]] = []
     missing, above = [], None
-    signatures: dict[str, str] = {}
+    signatures: dict[str, list[str]] = {name: [] for name in COLUMNS}
     for row in rows:
         gone = [str(seed) for seed in row.seeds if not is_done(row, seed)]
         if gone and not row.is_trial:
-            missing.append(f"* {row.name}: seed {', '.join(gone)}")
+            how = " (with `ARGS=--all`, or where there is a GPU)" if row.gpu else ""
+            missing.append(f"* {row.name}: seed {', '.join(gone)}{how}")
         found = None if row.is_trial else load(row, root)
         if found is not None:
             lines.append(line(found, above))
-            signatures = {name: found.scores[0][name]["signature"] for name in COLUMNS}
+            for name, text in found.signatures.items():
+                signatures[name] += [text] if text not in signatures[name] else []
             above = found
     parts = [INTRODUCTION, *markdown(head, lines), ""]
     if made := text_made_first([row for row in rows if not row.is_trial]):
@@ -268,7 +280,7 @@ def page(rows: list[Row], root: Path) -> str:
     parts += [
         "Signatures:",
         "",
-        *(f"* `{name}`: `{text}`" for name, text in signatures.items()),
+        *(f"* `{name}`: {text}" for name, texts in signatures.items() for text in texts),
         "",
     ]
     head = ["recipe", "what and why", "`bleu`", "seeds", "parameters", "minutes", "target tokens"]

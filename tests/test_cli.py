@@ -358,6 +358,16 @@ def test_a_report_is_one_page_that_needs_nothing_else(
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "Beside two" in text
     assert "beam 2, length penalty gnmt 1; step-16, weights as validated." in text
+    # A model may have been handed on without (some of) the text that it was trained on.
+    corpus, again = home / "text" / "train.de", ["report", "one", "--split", "test"]
+    corpus.rename(home / "text" / "elsewhere")
+    assert main([*again, "--output", str(page)]) == 0
+    (home / "text" / "elsewhere").rename(corpus)
+    without = page.read_text(encoding="utf-8")
+    assert f"Not counted: {corpus}: no such file" in without
+    assert "times seen in training" in text
+    assert "times seen in training" not in without
+    assert "% of the source tokens are unknown to the model" in without
     assert main(["report", "one", "--split", "test", "decode.beam_size=1"]) == 2
     assert "report: shows translations that are there" in capsys.readouterr().err
     assert main(["report", "words", "--split", "test"]) == 2

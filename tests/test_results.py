@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -12,8 +13,11 @@ import pytest
 import yaml
 
 import tinyruns
+from dragoman import cli, settings
 
 MULTI30K = Path(os.environ.get("MULTI30K", tinyruns.ROOT / "data" / "multi30k" / "raw"))
+
+MODELS = sorted((tinyruns.ROOT / "docs" / "results" / "models").iterdir())
 
 
 @pytest.fixture
@@ -26,6 +30,44 @@ def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_the_page_is_what_its_evidence_gives(results: ModuleType) -> None:
     page = (tinyruns.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert page == results.page.page(results.read_rows(), MULTI30K)
+
+
+def on_validation(results: ModuleType) -> dict[str, dict[str, float]]:
+    """Return the BLEU on validation of every run of the results, by pair and name."""
+    found: dict[str, dict[str, float]] = {}
+    for row in results.read_rows():
+        for seed in row.seeds:
+            folder = results.evidence(row, seed)
+            if not row.is_trial and results.is_done(row, seed):
+                data = settings.load(folder / "config.yaml").data
+                bleu = json.loads((folder / "scores.val.json").read_text())["bleu"]["score"]
+                found.setdefault(f"{data.src}-{data.tgt}", {})[f"{row.name}-s{seed}"] = bleu
+    return found
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
+def test_the_models_that_come_along_are_the_best_on_validation(
+    results: ModuleType, model: Path
+) -> None:
+    runs = on_validation(results)[model.name]
+    best = max(runs, key=lambda name: runs[name])
+    said = (model / "README.txt").read_text()
+    assert f"run {best}, " in said
+    assert f"BLEU {runs[best]:.2f} on val" in said
+    assert sum(path.stat().st_size for path in model.iterdir()) <= 25e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (MULTI30K / "val.de.gz").exists(), reason="needs Multi30k")
+@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
+def test_half_precision_costs_them_nothing(
+    results: ModuleType, model: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / model.name
+    shutil.copytree(model, copy)
+    assert cli.main(["evaluate", str(copy), "--root", str(MULTI30K), "--split", "val"]) == 0
+    found = json.loads((copy / "scores.val.json").read_text())["bleu"]["score"]
+    assert found == pytest.approx(max(on_validation(results)[model.name].values()), abs=0.1)
 
 
 @pytest.mark.slow
@@ -52,12 +94,13 @@ def test_missing_runs_are_trained_scored_and_collected(
     own = [f"checkpoint_dir={tmp_path / 'runs'}", f"data.root={tmp_path / 'text'}"]
     results.main(["--jobs", "2", *own])
     page = (tmp_path / "docs" / "results.md").read_text()
-    assert "* large: seed 1" in page
+    assert "* large: seed 1 (with `ARGS=--all`, or where there is a GPU)\n" in page
     scores, validated = [], []
     for seed in (1, 2):
         folder = tmp_path / "docs" / "results" / "small" / str(seed)
         assert {"config.yaml", "train.jsonl", "run.json", "scores.val.json",
                 "hypotheses.test.txt"} <= {path.name for path in folder.iterdir()}  # fmt: skip
+        assert json.loads((folder / "run.json").read_text())["threads"] == "1"
         scores.append(json.loads((folder / "scores.test.json").read_text())["bleu"]["score"])
         validated.append(json.loads((folder / "scores.val.json").read_text())["bleu"]["score"])
     means = f"{sum(validated) / 2:.2f} | **{sum(scores) / 2:.2f} (sd"
@@ -106,3 +149,14 @@ def test_missing_runs_are_trained_scored_and_collected(
     with pytest.raises(SystemExit):
         results.main(own)
     assert "the hypotheses score" in capsys.readouterr().err
+    # So is a changed figure, of every metric.
+    written = folder / "scores.test.json"
+    said = json.loads(written.read_text())
+    shutil.copy(tmp_path / "runs" / "small-s2" / "hypotheses.test.txt", folder)
+    results.main(own)
+    for name in results.page.COLUMNS:
+        changed = {**said, name: {**said[name], "score": said[name]["score"] + 0.01}}
+        written.write_text(json.dumps(changed))
+        with pytest.raises(SystemExit):
+            results.main(own)
+        assert f" {name}, not what is said" in capsys.readouterr().err

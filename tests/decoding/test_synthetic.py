@@ -66,6 +66,22 @@ def test_it_translates_every_line_worth_it_and_says_how_to_train_on_the_pairs(
     assert [tgt for _, tgt in pairs] == kept
 
 
+def test_an_ensemble_makes_pairs_to_distil_it(home: Path, tmp_path: Path) -> None:
+    inputs, lines = text(tmp_path)
+    made = {}
+    for runs in (["one"], ["one", "two"]):
+        output = tmp_path / "-".join(runs)
+        words = ["--input", *inputs, "--output", str(output)]
+        assert main(["backtranslate", *runs, *words]) == 0
+        made[len(runs)] = list(read_lines(output.with_name(f"{output.name}.en")))
+    joined = tmp_path / "joined.txt"
+    joined.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "out.txt"
+    assert main(["translate", "one", "two", "--input", str(joined), "--output", str(out)]) == 0
+    assert made[2] == list(read_lines(out))
+    assert made[2] != made[1]
+
+
 def test_it_goes_on_where_it_was_stopped(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

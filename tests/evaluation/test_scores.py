@@ -103,8 +103,9 @@ def test_unreadable_hypotheses_are_refused(tmp_path: Path) -> None:
 
 def test_table_is_aligned_and_complete() -> None:
     scores = score(HYPOTHESES, REFERENCES, "de")
-    header, *rows = format_scores(scores).splitlines()
+    header, *rows, note = format_scores(scores).splitlines()
     assert len(rows) == len(METRICS)
+    assert note == f"bleu_lc_tok: on text {scores['bleu_lc_tok']['preprocessing']}"
     column = header.index("signature")
     for name, row in zip(METRICS, rows, strict=True):
         low, high = scores[name]["interval"]

@@ -94,6 +94,18 @@ def test_the_state_says_what_made_it(home: Path, tmp_path: Path) -> None:
     assert "files.train.de-en" in state["data"]
 
 
+def test_the_state_says_on_how_many_threads(home: Path, tmp_path: Path) -> None:
+    said = []
+    for step, threads in enumerate((1, 1, 2, 1), start=1):
+        torch.set_num_threads(threads)
+        made = trainer(home, tmp_path, threads=threads)
+        advance(made, 1)
+        made.save()
+        said.append(json.loads((made.run.folder / f"step-{step}" / "state.json").read_text()))
+    torch.set_num_threads(1)
+    assert [state["threads"] for state in said] == [[1], [1], [1, 2], [1, 2, 1]]
+
+
 def test_weights_are_plain_safetensors_without_metadata(home: Path, tmp_path: Path) -> None:
     made = trainer(home, tmp_path)
     advance(made, 1)

@@ -1,7 +1,8 @@
 """The training mixture as token ids, memory-mapped: which pairs, how long, and their rows.
 
 Nothing here is a Python object per sentence: a corpus is a few arrays on disk (``units``), and a
-sentence is a number.
+sentence is a number. A corpus's tag begins its sources, to name the language wanted (Johnson et al.
+2017, section 3) or text that a model made (Caswell et al. 2019).
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""Sentence pairs made of monolingual text: back-translation and self-training.
+"""Sentence pairs made of monolingual text: back-translation, self-training and distillation.
 
 A run translates real text. For a model of the opposite direction these are pairs with a real target
-side (Sennrich et al. 2016b), for one of the same direction pairs with a real source side.
+side (Sennrich et al. 2016, "Improving Neural Machine Translation Models with Monolingual Data",
+section 3.2), for one of the same direction pairs with a real source side (self-training: Zhang and
+Zong 2016). Made by an ensemble of the same direction, of the training text itself, they
+distil it into one model (Kim and Rush 2016, section 3.2).
 """
 
 from __future__ import annotations

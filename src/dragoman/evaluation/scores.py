@@ -162,12 +162,17 @@ def read_hypotheses(path: Path) -> list[str]:
 
 
 def format_scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return an aligned table for the terminal: metric, score, 95 % interval and signature."""
+    """Return an aligned table for the terminal: metric, score, 95 % interval and signature.
+
+    Below it stands what was done to the text before some metric saw it.
+    """
     rows = [("metric", "score", "95 % interval", "signature")]
     for name, entry in scores.items():
         low, high = entry["interval"]
         rows.append((name, f"{entry['score']:.2f}", f"[{low:.2f}, {high:.2f}]", entry["signature"]))
     first, second, third = (max(len(row[column]) for row in rows) for column in range(3))
-    return "\n".join(
-        f"{row[0]:<{first}}  {row[1]:>{second}}  {row[2]:>{third}}  {row[3]}" for row in rows
-    )
+    lines = [f"{row[0]:<{first}}  {row[1]:>{second}}  {row[2]:>{third}}  {row[3]}" for row in rows]
+    for name, entry in scores.items():
+        if "preprocessing" in entry:
+            lines.append(f"{name}: on text {entry['preprocessing']}")
+    return "\n".join(lines)

@@ -16,6 +16,7 @@ from dragoman.config import Config
 from dragoman.data.corpora import iter_pairs
 from dragoman.data.tokenizers import UNK
 from dragoman.decoding.translator import Translator
+from dragoman.errors import DragomanError
 from dragoman.evaluation.scores import origin_words
 from dragoman.evaluation.significance import compare
 from dragoman.reporting.attention import sentence_figure
@@ -90,7 +91,7 @@ def _scores(scores: Mapping[str, Any]) -> str:
             name,
             f"{entry['score']:.2f}",
             "[{:.2f}, {:.2f}]".format(*entry["interval"]),
-            entry["signature"],
+            "; on text ".join(entry[k] for k in ("signature", "preprocessing") if k in entry),
         )
         for name, entry in scores.items()
         if isinstance(entry, dict) and "signature" in entry
@@ -135,15 +136,33 @@ def _unknown(translator: Translator, texts: Sequence[str], source: bool) -> floa
     return sum(token == UNK for token in ids) / max(1, len(ids))
 
 
-def _unseen(translator: Translator, found: Sequence[Sentence], seen: Counter[str]) -> str:
-    """Say how much of the text is new to the model."""
+def _training_words(config: Config) -> tuple[Counter[str], list[str]]:
+    """Count the source words that the run was trained on; say which corpora are not here."""
+    seen, absent = Counter[str](), []
+    for corpus in config.data.corpora:
+        if corpus.src == config.data.src:
+            try:
+                seen += frequencies(src for src, _ in iter_pairs(config.data, corpus))
+            except DragomanError as problem:  # a model that was handed on may come without its text
+                absent.append(str(problem))
+    return seen, absent
+
+
+def _rarity(translator: Translator, found: Sequence[Sentence]) -> str:
+    """Return the scores by the rarest source word, and how much of the text is new to the model."""
+    seen, absent = _training_words(translator.config)
     sources, references = [s.source for s in found], [s.reference for s in found]
-    return (
-        f"<p>{100 * unseen_share(sources, seen):.1f} % of the source words never occur in "
-        f"training; {100 * _unknown(translator, sources, True):.2f} % of the source tokens are "
-        f"unknown to the model, {100 * _unknown(translator, references, False):.2f} % of the "
-        "reference's.</p>"
+    parts = [f'<p class="note">Not counted: {escape(problem)}.</p>' for problem in absent]
+    if seen:
+        buckets = by_rarity(found, seen, translator.config.data.tgt)
+        share = 100 * unseen_share(sources, seen)
+        parts.insert(0, _buckets("times seen in training", buckets))
+        parts.append(f"<p>{share:.1f} % of the source words never occur in training.</p>")
+    parts.append(
+        f"<p>{100 * _unknown(translator, sources, True):.2f} % of the source tokens are unknown to "
+        f"the model, {100 * _unknown(translator, references, False):.2f} % of the reference's.</p>"
     )
+    return "\n".join(parts)
 
 
 def _doubtful(sentences: Sequence[Sentence]) -> str:
@@ -202,13 +221,6 @@ def _difference(
     )
 
 
-def _training_sources(config: Config) -> Iterable[str]:
-    """Return the source side of everything the run was trained on."""
-    for corpus in config.data.corpora:
-        if corpus.src == config.data.src:
-            yield from (src for src, _ in iter_pairs(config.data, corpus))
-
-
 def report_page(
     translator: Translator,
     folder: Path,
@@ -230,7 +242,6 @@ def report_page(
     """
     config = translator.config
     data = config.data
-    seen = frequencies(_training_sources(config))
     ranked = sorted(sentences, key=lambda s: (-s.bleu, -len(s.source)))
     typical = sorted(sentences, key=lambda s: (abs(s.ratio - 1), abs(len(s.source) - 60)))[:3]
     title = f"{folder.name}: {data.src} to {data.tgt}, {split}"
@@ -245,8 +256,7 @@ def report_page(
         "<h2>By length</h2>",
         _buckets("source words", by_length(sentences, data.tgt)),
         "<h2>By the rarest source word</h2>",
-        _buckets("times seen in training", by_rarity(sentences, seen, data.tgt)),
-        _unseen(translator, sentences, seen),
+        _rarity(translator, sentences),
     ]
     if other is not None:
         name, said, others = other

@@ -61,6 +61,7 @@ class TrainState:
     scored: str = "raw"  # which weights validation scored: raw, ema or average
     finished: bool = False
     world: int = 1  # ranks: more of them are a larger batch
+    threads: list[int] = field(default_factory=list)  # of each CPU session unlike the one before
     plateau: Plateau = field(default_factory=Plateau)
     data: dict[str, str] = field(default_factory=dict)  # fingerprint of every corpus
 

@@ -1,4 +1,6 @@
-"""Minimum-risk training: what a model samples is weighed by its sentence BLEU.
+"""Minimum-risk training: what a model samples is weighed by its sentence BLEU (Shen et al. 2016).
+
+Cross-entropy keeps a share of the loss (Edunov et al. 2018, the weighted combination).
 
 Shapes: B sentences, C candidates of all of them, N target tokens of the candidates.
 """

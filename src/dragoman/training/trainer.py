@@ -89,6 +89,9 @@ class Trainer:
         self.state = TrainState(data=self._fingerprints(), world=ranks.world, scored=self.usual)
         if run.has_checkpoint():
             self._resume()
+        threads = torch.get_num_threads()
+        if self.device.type == "cpu" and self.state.threads[-1:] != [threads]:
+            self.state.threads.append(threads)
         self.stream = BatchStream(self.order, self.state.epoch, self.state.consumed)
         self.validator = Validator(config, self.module, self.tokenizers, self.device)
         self.log = RunLog(
