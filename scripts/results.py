@@ -54,7 +54,8 @@ def collect(run: Run, row: Row) -> None:
     config = settings.load(run.folder / "config.yaml")
     target = evidence(row, config.seed)
     kept = KEPT_OF_TRIALS if row.is_trial else KEPT
-    found = [path for pattern in kept for path in sorted(run.folder.glob(pattern))]
+    scored_in = run.folder / row.name if row.search else run.folder
+    found = [path for pattern in kept for path in sorted(scored_in.glob(pattern))]
     scored = [path for path in found if path.name.startswith("scores.")]
     if not scored:
         raise DragomanError(f"{run.folder}: not evaluated yet; run dragoman evaluate on it first")
@@ -64,7 +65,7 @@ def collect(run: Run, row: Row) -> None:
         raise DragomanError(f"{run.folder}: stands at step {state['step']}; train it to its end")
     scores = [json.loads(path.read_text("utf-8")) for path in scored]
     for path, found_there in zip(scored, scores, strict=True):
-        own = found_there["decoding"] == asdict(config.decode)
+        own = row.search or found_there["decoding"] == asdict(config.decode)
         if not own or found_there["counts"]["checkpoint"] != [best.name]:
             raise DragomanError(f"{path}: of another search or checkpoint; evaluate it again")
     chosen = {score["counts"]["weights"] for score in scores}
@@ -116,11 +117,12 @@ def prepare(row: Row, own: list[str]) -> None:
 
 def make(row: Row, seed: int, own: list[str]) -> None:
     """Train, score and collect one run; one that is done is only trained, where it is not here."""
-    run = Run(runs_folder(own) / f"{row.name}-s{seed}")
+    run = Run(runs_folder(own) / f"{row.of}-s{seed}")
     log = run.folder.parent / ".results" / f"{run.name}.log"
     # Two runs that share cores must not both use all of them: their threads would wait in turn.
     threads = option(own, "threads", "")
-    words = ["train.py", *row.args, f"seed={seed}", f"run_name={run.name}", *own]
+    args = [word.format(runs=run.folder.parent) for word in row.args]
+    words = ["train.py", *args, f"seed={seed}", f"run_name={run.name}", *own]
     run_python(words, log, threads)
     if is_done(row, seed):
         return
@@ -135,7 +137,9 @@ def make(row: Row, seed: int, own: list[str]) -> None:
         except DragomanError:
             continue  # a test set that is not here can be scored later
         words = ["-m", "dragoman.cli", "evaluate", str(run.folder), "--split", split]
-        words += ["--device", option(own, "device", "auto")]
+        words += ["--device", option(own, "device", "auto"), *row.search]
+        if row.search:
+            words += ["--output", str(run.folder / row.name)]
         run_python(words, log, threads)
     collect(run, row)
 
@@ -208,9 +212,10 @@ def train_all(
 def train_missing(cells: list[Cell], where: list[list[str]], own: list[str]) -> list[BaseException]:
     """Train cells, those that may build on the runs of others last; return what went wrong."""
     problems: list[BaseException | None] = []
-    problems += train_all([cell for cell in cells if not cell[0].before], where, own)
+    first = [cell for cell in cells if not cell[0].before and not cell[0].after]
+    problems += train_all(first, where, own)
     ready = []
-    for row in {row.name: row for row, _ in cells if row.before}.values():
+    for row in {row.name: row for row, _ in cells if row.before or row.after}.values():
         try:
             prepare(row, own)
             ready += [cell for cell in cells if cell[0] is row]

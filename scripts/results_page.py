@@ -71,6 +71,8 @@ class Row(NamedTuple):
     gpu: bool
     before: list[str]
     after: list[str]
+    of: str
+    search: list[str]
     why: str
     group: str
 
@@ -84,14 +86,17 @@ def read_rows() -> list[Row]:
     """Return the rows of ``results.yaml``: results first, then recipes tried."""
     found = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
     groups = {"": found["results"], **found.get("recipes", {})}
+    args = {r["row"]: r["args"] for rows in groups.values() for r in rows if "args" in r}
     return [
         Row(
             r["row"],
-            r["args"],
+            args[r.get("of", r["row"])],
             r.get("seeds", [1]),
             r.get("gpu", False),
             r.get("before", []),
             r.get("after", []),
+            r.get("of", r["row"]),
+            r.get("search", []),
             r.get("why", ""),
             group,
         )
@@ -232,7 +237,9 @@ def text_made_first(rows: list[Row]) -> list[str]:
 def trial(row: Row) -> list[str]:
     """Return a line about a recipe, tried or not yet."""
     folders = [evidence(row, seed) for seed in row.seeds if is_done(row, seed)]
-    words = f"`{' '.join(row.args)}`"
+    words = f"`{' '.join(row.args).format(runs=Config.checkpoint_dir)}`"
+    if row.search:
+        words += f" scored with `{' '.join(row.search)}`"
     if not folders:
         return [row.name, row.why, "not trained yet", "", "", "", "", words]
     facts = [json.loads((path / "run.json").read_text()) for path in folders]

@@ -84,7 +84,12 @@ def test_missing_runs_are_trained_scored_and_collected(
     rows = [{"row": "small", "args": args, "seeds": [1, 2]},
             {"row": "more", "args": args, "after": ["small"], "before": [pairs]},
             {"row": "large", "args": args, "seeds": [1], "gpu": True}]  # fmt: skip
-    tried = [{"row": "wider", "args": [*args, "model.d_ff=30"], "why": "More is more."}]
+    further = [*args, "train.init_from={runs}/small-s1"]
+    tried = [
+        {"row": "wider", "args": [*args, "model.d_ff=30"], "why": "More is more."},
+        {"row": "longer", "args": further, "after": ["small"]},
+        {"row": "voted", "of": "small", "after": ["small"], "search": ["decode.method=mbr"]},
+    ]
     (tmp_path / "rows.yaml").write_text(
         yaml.safe_dump({"results": rows, "recipes": {"In four steps": tried}})
     )
@@ -131,6 +136,17 @@ def test_missing_runs_are_trained_scored_and_collected(
     wider = tmp_path / "docs" / "results" / "recipes" / "wider" / "1"
     assert {path.name for path in wider.iterdir()} == {"config.yaml", "run.json", "scores.val.json"}
     assert not list((tmp_path / "runs" / "wider-s1").glob("scores.test*"))
+    # One goes on from the run of another, one is only scored again with another search.
+    assert "train.init_from=checkpoints/small-s1`" in page
+    assert " scored with `decode.method=mbr` |" in page
+    tried_there = tmp_path / "docs" / "results" / "recipes"
+    saved = settings.load(tried_there / "longer" / "1" / "config.yaml")
+    assert saved.train.init_from == "checkpoints/small-s1"
+    voted = json.loads((tried_there / "voted" / "1" / "scores.val.json").read_text())
+    assert voted["decoding"]["method"] == "mbr"
+    assert not (tmp_path / "runs" / "voted-s1").exists()
+    own_search = json.loads((tmp_path / "runs" / "small-s1" / "scores.val.json").read_text())
+    assert own_search["decoding"]["method"] == "beam"
     # A row that cannot be made ready does not keep the others from being trained.
     stuck = {"row": "stuck", "args": args, "before": ["backtranslate nothing --output {data}/x"]}
     rows = [stuck, *rows, {"row": "late", "args": args}]

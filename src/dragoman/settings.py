@@ -307,6 +307,10 @@ def portable(config: Config) -> Config:
     copy = from_dict(to_dict(config))
     if copy.data.name != "files":
         copy.data.root = DataConfig.root
+    here = Path(config.checkpoint_dir)
+    if config.train.init_from and Path(config.train.init_from).is_relative_to(here):
+        other = Path(config.train.init_from).relative_to(here)
+        copy.train.init_from = str(Config.checkpoint_dir / other)
     copy.data.cache, copy.checkpoint_dir = DataConfig.cache, Config.checkpoint_dir
     copy.device, copy.threads = Config.device, Config.threads
     return copy
