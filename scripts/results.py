@@ -212,10 +212,10 @@ def train_all(
 def train_missing(cells: list[Cell], where: list[list[str]], own: list[str]) -> list[BaseException]:
     """Train cells, those that may build on the runs of others last; return what went wrong."""
     problems: list[BaseException | None] = []
-    first = [cell for cell in cells if not cell[0].before and not cell[0].after]
+    first = [cell for cell in cells if not cell[0].waits]
     problems += train_all(first, where, own)
     ready = []
-    for row in {row.name: row for row, _ in cells if row.before or row.after}.values():
+    for row in {row.name: row for row, _ in cells if row.waits}.values():
         try:
             prepare(row, own)
             ready += [cell for cell in cells if cell[0] is row]

@@ -81,6 +81,16 @@ class Row(NamedTuple):
         """Whether it is scored on validation alone."""
         return bool(self.group)
 
+    @property
+    def waits(self) -> bool:
+        """Whether it builds on the runs of other rows."""
+        return bool(self.before or self.after)
+
+    @property
+    def words(self) -> str:
+        """The words for train.py, as a reader types them."""
+        return " ".join(self.args).format(runs=Config.checkpoint_dir)
+
 
 def read_rows() -> list[Row]:
     """Return the rows of ``results.yaml``: results first, then recipes tried."""
@@ -94,7 +104,7 @@ def read_rows() -> list[Row]:
             r.get("seeds", [1]),
             r.get("gpu", False),
             r.get("before", []),
-            r.get("after", []),
+            r.get("after", [r["of"]] if "of" in r else []),
             r.get("of", r["row"]),
             r.get("search", []),
             r.get("why", ""),
@@ -194,7 +204,7 @@ def text_of(config: Config) -> str:
 def line(found: Scored, above: Scored | None) -> list[str]:
     """Return a row of the table."""
     config, scores, facts = found.config, found.scores, found.facts
-    d = config.decode
+    d, seed = config.decode, found.row.seeds[0]
     search = f"{d.method} {d.beam_size}" if d.method == "beam" else d.method
     figures = []
     for name in COLUMNS:
@@ -220,7 +230,7 @@ def line(found: Scored, above: Scored | None) -> list[str]:
         minutes(facts),
         f"{statistics.mean(f['target_tokens'] for f in facts) / 1e6:.1f} M",
         f"{search}, {d.length_penalty_form} {d.length_penalty:g}",
-        f"`python train.py {' '.join(found.row.args)} seed=1 run_name={found.row.name}-s1`",
+        f"`python train.py {found.row.words} seed={seed} run_name={found.row.name}-s{seed}`",
     ]
 
 
@@ -237,7 +247,7 @@ def text_made_first(rows: list[Row]) -> list[str]:
 def trial(row: Row) -> list[str]:
     """Return a line about a recipe, tried or not yet."""
     folders = [evidence(row, seed) for seed in row.seeds if is_done(row, seed)]
-    words = f"`{' '.join(row.args).format(runs=Config.checkpoint_dir)}`"
+    words = f"`{row.words}`"
     if row.search:
         words += f" scored with `{' '.join(row.search)}`"
     if not folders:
@@ -266,8 +276,7 @@ def page(rows: list[Row], root: Path) -> str:
     head = ["row", "pair", "trained on", "seeds", "`bleu` (val)", *figures, "p", "parameters"]
     head += ["minutes", "target tokens", "search", "command"]
     lines: list[list[str]] = []
-    missing, above = [], None
-    signatures: dict[str, list[str]] = {name: [] for name in COLUMNS}
+    missing, there = list[str](), list[Scored]()
     for row in rows:
         gone = [str(seed) for seed in row.seeds if not is_done(row, seed)]
         if gone and not row.is_trial:
@@ -275,10 +284,8 @@ def page(rows: list[Row], root: Path) -> str:
             missing.append(f"* {row.name}: seed {', '.join(gone)}{how}")
         found = None if row.is_trial else load(row, root)
         if found is not None:
-            lines.append(line(found, above))
-            for name, text in found.signatures.items():
-                signatures[name] += [text] if text not in signatures[name] else []
-            above = found
+            lines.append(line(found, there[-1] if there else None))
+            there.append(found)
     parts = [INTRODUCTION, *markdown(head, lines), ""]
     if made := text_made_first([row for row in rows if not row.is_trial]):
         parts += ["Text made by other models, before (`make results` does it too):", "", *made, ""]
@@ -287,7 +294,7 @@ def page(rows: list[Row], root: Path) -> str:
     parts += [
         "Signatures:",
         "",
-        *(f"* `{name}`: {text}" for name, texts in signatures.items() for text in texts),
+        *dict.fromkeys(f"* `{name}`: {one.signatures[name]}" for name in COLUMNS for one in there),
         "",
     ]
     head = ["recipe", "what and why", "`bleu`", "seeds", "parameters", "minutes", "target tokens"]

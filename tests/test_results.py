@@ -40,7 +40,7 @@ def on_validation(results: ModuleType) -> dict[str, dict[str, float]]:
             folder = results.evidence(row, seed)
             if not row.is_trial and results.is_done(row, seed):
                 data = settings.load(folder / "config.yaml").data
-                bleu = json.loads((folder / "scores.val.json").read_text())["bleu"]["score"]
+                bleu = results.page.on_validation([folder])
                 found.setdefault(f"{data.src}-{data.tgt}", {})[f"{row.name}-s{seed}"] = bleu
     return found
 
@@ -88,7 +88,7 @@ def test_missing_runs_are_trained_scored_and_collected(
     tried = [
         {"row": "wider", "args": [*args, "model.d_ff=30"], "why": "More is more."},
         {"row": "longer", "args": further, "after": ["small"]},
-        {"row": "voted", "of": "small", "after": ["small"], "search": ["decode.method=mbr"]},
+        {"row": "voted", "of": "small", "search": ["decode.method=mbr"]},
     ]
     (tmp_path / "rows.yaml").write_text(
         yaml.safe_dump({"results": rows, "recipes": {"In four steps": tried}})

@@ -97,7 +97,6 @@ def test_the_state_says_what_made_it(home: Path, tmp_path: Path) -> None:
 def test_the_state_says_on_how_many_threads(home: Path, tmp_path: Path) -> None:
     said = []
     for step, threads in enumerate((1, 1, 2, 1), start=1):
-        torch.set_num_threads(threads)
         made = trainer(home, tmp_path, threads=threads)
         advance(made, 1)
         made.save()

@@ -137,7 +137,7 @@ def _unknown(translator: Translator, texts: Sequence[str], source: bool) -> floa
 
 
 def _training_words(config: Config) -> tuple[Counter[str], list[str]]:
-    """Count the source words that the run was trained on; say which corpora are not here."""
+    """Count the source words that the run was trained on; say what could not be read."""
     seen, absent = Counter[str](), []
     for corpus in config.data.corpora:
         if corpus.src == config.data.src:
