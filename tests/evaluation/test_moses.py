@@ -123,6 +123,10 @@ def test_as_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = tinyruns.call(*command, "de", cwd=tmp_path, input=text, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "".join(f"{expected}\n" for _, expected in german)
+    done = tinyruns.call(*command, "de", cwd=tmp_path, input="läuft\n", encoding="latin-1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: standard input: ")
+    assert done.stderr.count("\n") == 1
     done = tinyruns.call(*command, cwd=tmp_path, input="")
     assert done.returncode == 1
     assert done.stderr.startswith("usage: ")

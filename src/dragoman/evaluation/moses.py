@@ -16,6 +16,9 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from dragoman.data.textfiles import decode_lines
+from dragoman.errors import DragomanError
+
 if TYPE_CHECKING:
     from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
@@ -59,5 +62,8 @@ def describe(language: str) -> str:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m dragoman.evaluation.moses LANGUAGE < text > tokens")
-    for line in sys.stdin.buffer:  # UTF-8, whatever the locale
-        sys.stdout.buffer.write(f"{lc_norm_tok(line.decode(), sys.argv[1])}\n".encode())
+    try:  # UTF-8, whatever the locale
+        for line in decode_lines(sys.stdin.buffer, "standard input"):
+            sys.stdout.buffer.write(f"{lc_norm_tok(line, sys.argv[1])}\n".encode())
+    except DragomanError as problem:
+        sys.exit(f"error: {problem}")
