@@ -85,14 +85,17 @@ class _Search:
         self.model = Ensemble(models)
         batch = src_BS.shape[0]
         self.done: list[list[Hypothesis]] = [[] for _ in range(batch)]
-        self.active = torch.arange(batch, device=self.device)
+        # What decides is looked up sentence by sentence, so it is kept where Python is: asking a
+        # GPU for one number costs as much as for all of them.
+        self.active = list(range(batch))
         self.numbers = np.asarray(numbers)
         # EOS is not part of the source the ratio speaks of.
         lengths = (src_lengths_B - 1) * config.max_length_ratio + config.max_length_extra
         self.longest = lengths.long().clamp(min=1)
+        self.limits: list[int] = self.longest.tolist()
         # A sentence's hypotheses share its memory.
         self.memories = self.model.encode(src_BS, src_lengths_B)
-        rows = self.active.repeat_interleave(self.width)
+        rows = torch.arange(batch, device=self.device).repeat_interleave(self.width)
         self.states = reorder(self.model.init_state(self.memories), rows)
         self.tokens = torch.full((batch * self.width,), BOS, device=self.device)
         self.history = self.tokens.new_zeros(batch * self.width, 0)
@@ -120,8 +123,8 @@ class _Search:
             block_repeats(log_probs, self.history, config.no_repeat_ngram)
         if length < config.min_length:
             log_probs[longest > length, EOS] = -math.inf
-        late = length >= longest
-        if bool(late.any()):
+        if length >= min(self.limits):
+            late = length >= longest
             log_probs[late] = -math.inf
             log_probs[late, EOS] = ending[late]
         if config.no_repeat_ngram or length < config.min_length:
@@ -148,7 +151,7 @@ class _Search:
         # Each draw follows from (seed, sentence, sample, step), whatever else is in the batch.
         draws = uniforms(
             self.config.seed,
-            self.numbers[self.active.cpu().numpy()][:, None],
+            self.numbers[self.active][:, None],
             np.arange(self.width)[None, :],
             self.history.shape[1],
         )
@@ -164,9 +167,7 @@ class _Search:
         log_probs, states = self.model.step(self.tokens, self.states, self.memories)
         totals, parent, token = self._extend(self._constrain(log_probs))
         ended = (token == EOS) & (totals > -math.inf)
-        for sentence, place in ended[:, : self.width].nonzero().tolist():
-            slot = int(parent[sentence, place])
-            self._finish(sentence, slot, float(totals[sentence, place]))
+        self._finish(ended[:, : self.width], parent, totals)
         self.scores = totals.masked_fill(ended, -math.inf)
         if self.scores.shape[1] > self.width:
             self.scores, chosen = self.scores.topk(self.width)
@@ -182,22 +183,26 @@ class _Search:
     def _penalty(self, length: float) -> float:
         return length_penalty(length, self.config.length_penalty, self.config.length_penalty_form)
 
-    def _finish(self, sentence: int, slot: int, log_prob: float) -> None:
-        tokens = self.history[sentence * self.width + slot].tolist()
-        score = log_prob / self._penalty(len(tokens) + 1)
-        self.done[int(self.active[sentence])].append(Hypothesis(tokens, log_prob, score))
+    def _finish(self, ended: Tensor, parent: Tensor, totals: Tensor) -> None:
+        """Keep the hypotheses whose extension has ended: (B, K), True where one has."""
+        sentences, places = ended.nonzero(as_tuple=True)
+        rows = sentences * self.width + parent[sentences, places]
+        found = (sentences, self.history[rows], totals[sentences, places])
+        for sentence, tokens, log_prob in zip(*(x.tolist() for x in found), strict=True):
+            score = log_prob / self._penalty(len(tokens) + 1)
+            self.done[self.active[sentence]].append(Hypothesis(tokens, log_prob, score))
 
     def _decided(self, sentence: int, open_score: float) -> bool:
         """Whether a sentence's search is over."""
         if open_score == -math.inf:
             return True
-        found = self.done[int(self.active[sentence])]
+        found = self.done[self.active[sentence]]
         if self.sampling or len(found) < self.config.nbest:
             return False
         if self.config.stopping == "first":
             return len(found) >= self.width
         # Scores only fall, and the penalty is largest at the longest length: an upper bound.
-        bound = open_score / self._penalty(int(self.longest[sentence]) + 1)
+        bound = open_score / self._penalty(self.limits[sentence] + 1)
         return sorted((h.score for h in found), reverse=True)[self.config.nbest - 1] >= bound
 
     def _leave(self) -> None:
@@ -211,8 +216,11 @@ class _Search:
         kept = torch.tensor(keep, dtype=torch.long, device=self.device)
         slots = torch.arange(self.width, device=self.device)
         rows = (kept[:, None] * self.width + slots).flatten()
-        self.active, self.longest = self.active[kept], self.longest[kept]
-        self.scores, self.tokens = self.scores[kept], self.tokens[rows]
+        self.active = [self.active[b] for b in keep]
+        self.limits = [self.limits[b] for b in keep]
+        self.longest, self.scores, self.tokens = (
+            self.longest[kept], self.scores[kept], self.tokens[rows]
+        )
         self.history = self.history[rows]
         self.states, self.memories = reorder(self.states, rows), reorder(self.memories, kept)
 
