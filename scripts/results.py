@@ -13,7 +13,8 @@ check it without training. ``--recipes`` trains the recipes that the search trie
 only the scores on validation are made and kept.
 
 On CPUs as many runs go on at once as there are cores, a thread each, which is faster than one run
-on all of them; on GPUs one run on each. Further words, such as data.root=..., go to train.py.
+on all of them; on GPUs one run on each, or with a larger --jobs several, since a model this small
+leaves most of a GPU idle. Further words, such as data.root=..., go to train.py.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ KEPT_OF_TRIALS = ("scores.val.json",)
 Cell = tuple[Row, int]  # and a seed
 
 
-def collect(run: Run, row: Row) -> None:
-    """Copy one run's evidence."""
+def collect(run: Run, row: Row, others: int = 0) -> None:
+    """Copy one run's evidence; ``others`` were trained on its GPU at the same time."""
     config = settings.load(run.folder / "config.yaml")
     target = evidence(row, config.seed)
     kept = KEPT_OF_TRIALS if row.is_trial else KEPT
@@ -84,6 +85,8 @@ def collect(run: Run, row: Row) -> None:
         "best_step": state["best_step"],
         "weights": ", ".join(sorted(chosen)),
         "threads": " and later ".join(map(str, state["threads"])),  # "" on GPUs
+        "gpus": " and later ".join(state.get("gpus", [])),
+        "others": others,
         "versions": state["versions"],
     }
     write_atomic(target / "run.json", json.dumps(facts, indent=2) + "\n")
@@ -115,7 +118,7 @@ def prepare(row: Row, own: list[str]) -> None:
         run_python(["-m", "dragoman.cli", *words], runs / ".results" / f"{row.name}.log")
 
 
-def make(row: Row, seed: int, own: list[str]) -> None:
+def make(row: Row, seed: int, own: list[str], others: int) -> None:
     """Train, score and collect one run; one that is done is only trained, where it is not here."""
     run = Run(runs_folder(own) / f"{row.of}-s{seed}")
     log = run.folder.parent / ".results" / f"{run.name}.log"
@@ -141,7 +144,7 @@ def make(row: Row, seed: int, own: list[str]) -> None:
         if row.search:
             words += ["--output", str(run.folder / row.name)]
         run_python(words, log, threads)
-    collect(run, row)
+    collect(run, row, others)
 
 
 def run_python(words: list[str], log: Path, threads: str = "") -> None:
@@ -175,8 +178,11 @@ def places(jobs: int | None) -> list[list[str]]:
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    on_gpus = [[f"device=cuda:{n}"] for n in range(gpus)]
-    return on_gpus[:jobs] or [["device=cpu", "threads=1"]] * (jobs or cores())
+    if not gpus:
+        return [["device=cpu", "threads=1"]] * (jobs or cores())
+    wanted = jobs or gpus
+    own_core = ["threads=1"] if wanted > gpus else []
+    return [[f"device=cuda:{n % gpus}", *own_core] for n in range(wanted)]
 
 
 def cores() -> int:
@@ -194,8 +200,9 @@ def train_all(
 
     def one(cell: Cell) -> None:
         place = free.pop()
+        others = where.count(place) - 1 if "cuda" in place[0] else 0
         try:
-            make(*cell, [*place, *own])
+            make(*cell, [*place, *own], min(others, len(cells) - 1))
         finally:
             free.append(place)
 

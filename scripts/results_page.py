@@ -50,7 +50,8 @@ lower-cased, `bleu_lc_tok` the lower-cased, tokenised figure of most papers;
 mean `bleu`, by bootstrap over sentences; p is of the paired bootstrap against the row above, where
 that one translates the same pair. Both resample sentences, not seeds, so they say nothing of what
 other seeds would give. Minutes are of training alone: "56 on 2" took 56 on two threads of a CPU.
-One thread a run, two runs at once, do about as much in the same time. The command trains the first
+One thread a run, two runs at once, do about as much in the same time. "4 on NVIDIA H200 with 13
+others" shared one GPU with up to as many further runs. The command trains the first
 seed; others are `seed=2 run_name=<row>-s2` and so on.
 """
 RECIPES = """## Recipes tried
@@ -182,10 +183,12 @@ def on_validation(folders: list[Path]) -> float:
 
 
 def minutes(facts: list[dict[str, Any]]) -> str:
-    """Return the mean time of training, on CPUs for each number of threads."""
+    """Return the mean time of training, for each number of threads or kind of GPU."""
     times: dict[str, list[float]] = {}
     for f in facts:
-        times.setdefault(f" on {f['threads']}" if f["threads"] else "", []).append(f["minutes"])
+        on = f" on {f['threads'] or f.get('gpus', '')}".removesuffix(" on ")
+        on += f" with {f['others']} others" if f.get("others") else ""
+        times.setdefault(on, []).append(f["minutes"])
     return ", ".join(f"{statistics.mean(found):.0f}{on}" for on, found in times.items())
 
 

@@ -263,7 +263,10 @@ class TrainConfig:
     init_from: str | None = key(
         None, "run whose weights training begins with (same model and vocabulary)"
     )
-    precision: str = key("float32", "autocast type (bf16: GPUs)", choices=("float32", "bf16"))
+    precision: str = key(
+        "float32", "of matrix products; for GPUs: tf32 (float32 with 10 bits), bf16 (autocast)",
+        choices=("float32", "tf32", "bf16"),
+    )  # fmt: skip
     compile: bool = key(False, "compile the Transformer first (torch.compile): for GPUs")
     fast: bool = key(True, "false: compute in the plainest way, to compare with")
 

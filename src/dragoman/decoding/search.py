@@ -219,7 +219,9 @@ class _Search:
         self.active = [self.active[b] for b in keep]
         self.limits = [self.limits[b] for b in keep]
         self.longest, self.scores, self.tokens = (
-            self.longest[kept], self.scores[kept], self.tokens[rows]
+            self.longest[kept],
+            self.scores[kept],
+            self.tokens[rows],
         )
         self.history = self.history[rows]
         self.states, self.memories = reorder(self.states, rows), reorder(self.memories, kept)

@@ -62,6 +62,7 @@ class TrainState:
     finished: bool = False
     world: int = 1  # ranks: more of them are a larger batch
     threads: list[int] = field(default_factory=list)  # of each CPU session unlike the one before
+    gpus: list[str] = field(default_factory=list)  # likewise, the kind of GPU
     plateau: Plateau = field(default_factory=Plateau)
     data: dict[str, str] = field(default_factory=dict)  # fingerprint of every corpus
 

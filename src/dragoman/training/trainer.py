@@ -56,6 +56,8 @@ class Trainer:
         self.device = local_device(choose_device(config.device))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
+            tf32 = config.train.precision == "tf32"
+            torch.set_float32_matmul_precision("high" if tf32 else "highest")
         if not ranks.main:
             ranks.wait()  # rank 0 fills the caches; the others read them
         if run.has_checkpoint():  # learnt anew by other versions, they might not be the same
@@ -89,9 +91,7 @@ class Trainer:
         self.state = TrainState(data=self._fingerprints(), world=ranks.world, scored=self.usual)
         if run.has_checkpoint():
             self._resume()
-        threads = torch.get_num_threads()
-        if self.device.type == "cpu" and self.state.threads[-1:] != [threads]:
-            self.state.threads.append(threads)
+        self._note_hardware()
         self.stream = BatchStream(self.order, self.state.epoch, self.state.consumed)
         self.validator = Validator(config, self.module, self.tokenizers, self.device)
         self.log = RunLog(
@@ -111,6 +111,14 @@ class Trainer:
             )
             for corpus in data.corpora
         }
+
+    def _note_hardware(self) -> None:
+        """Remember on what the run is trained from here on."""
+        threads, device = torch.get_num_threads(), self.device
+        if device.type == "cpu" and self.state.threads[-1:] != [threads]:
+            self.state.threads.append(threads)
+        if device.type == "cuda" and self.state.gpus[-1:] != [torch.cuda.get_device_name(device)]:
+            self.state.gpus.append(torch.cuda.get_device_name(device))
 
     def _begin_with(self, other: Run) -> str:
         """Take over the weights of another run, those that validation scored; say which."""
