@@ -8,11 +8,12 @@ side (``src``, ``tgt``): ``units.npy``, the number of every unit (2 bytes where 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -235,4 +236,8 @@ def _smallest(numbers: IntArray) -> NDArray[Any]:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the libraries that tokens depend on."""
-    return {name: version(name) for name in ("sentencepiece", "spacy", "torchtext")}
+    found = {}
+    for name in ("sentencepiece", "spacy", "torchtext"):
+        with contextlib.suppress(PackageNotFoundError):  # where only the others are needed
+            found[name] = version(name)
+    return found
