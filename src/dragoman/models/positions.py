@@ -83,19 +83,37 @@ class LearnedPositions(Positions):
 class RotaryPositions(Positions):
     """Queries and keys turned by an angle per position: Su et al. 2021, section 3.2.2."""
 
+    def __init__(self, d_model: int, num_heads: int, max_positions: int, causal: bool) -> None:
+        super().__init__(d_model, num_heads, max_positions, causal)
+        # Every layer and step turns by the same angles. No buffer: half precision would round them.
+        self._turns: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
     def rotate(self, x_BHTA: Tensor, offset: int) -> Tensor:
         """Return queries or keys, neighbouring pairs of coordinates turned by their positions."""
-        places = torch.arange(offset, offset + x_BHTA.shape[2], device=x_BHTA.device)
         half = x_BHTA.dtype in (torch.bfloat16, torch.float16)
-        wide = x_BHTA.float() if half else x_BHTA
-        sin, cos = sinusoids(places, self.d_head).to(wide.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+        wide, end = x_BHTA.float() if half else x_BHTA, offset + x_BHTA.shape[2]
         pairs = wide.contiguous().unflatten(-1, (-1, 2))
         if torch.compiler.is_compiling():  # compilers make no code for complex numbers
+            cos, sin = self._angles(offset, end, wide)
             even, odd = pairs.unbind(-1)
             turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1)
         else:  # (even + i odd) (cos + i sin): one pass, not seven
-            turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
+            turns = self._known(end, wide)[offset:end]
+            turned = torch.view_as_real(torch.view_as_complex(pairs) * turns)
         return turned.flatten(-2).to(x_BHTA.dtype)
+
+    def _angles(self, start: int, end: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cos and sin of the angles (T, A / 2) of positions, in the type of ``like``."""
+        places = torch.arange(start, end, device=like.device)
+        angles = sinusoids(places, self.d_head).to(like.dtype).unflatten(-1, (-1, 2))
+        return angles[..., 1], angles[..., 0]
+
+    def _known(self, end: int, like: Tensor) -> Tensor:
+        """Return cos + i sin for at least the first ``end`` positions."""
+        key = (like.device, like.dtype)
+        if key not in self._turns or len(self._turns[key]) < end:
+            self._turns[key] = torch.complex(*self._angles(0, 2 * end, like))
+        return self._turns[key]
 
 
 def relative_distance(num_queries: int, offset: int, num_keys: int, device: torch.device) -> Tensor:

@@ -188,9 +188,10 @@ def clip_gradients(model: nn.Module, largest: float) -> Tensor:
 
     Pascanu et al. 2013, algorithm 1.
     """
-    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    own = list(model.parameters())
+    norm = torch.nn.utils.get_total_norm([p.grad for p in own if p.grad is not None])
     if largest and float(norm) > largest:  # most often it is not: that spares a pass over all
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), largest, norm)
+        torch.nn.utils.clip_grads_with_norm_(own, largest, norm)
     return norm
 
 
@@ -201,15 +202,16 @@ class MovingAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = model, decay
-        self.tensors = {name: tensor.clone() for name, tensor in weights_of(model).items()}
+        self.decay = decay
+        weights = weights_of(model)  # views: an optimiser moves what they show
+        self.tensors = {name: tensor.clone() for name, tensor in weights.items()}
+        self._pairs = list(self.tensors.values()), list(weights.values())
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the model's weights after update number ``step``."""
         rate = 1 - min(self.decay, (1 + step) / (10 + step))
-        own = list(self.tensors.values())
-        torch._foreach_lerp_(own, list(weights_of(self.model).values()), rate)
+        torch._foreach_lerp_(*self._pairs, rate)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from saved averages."""

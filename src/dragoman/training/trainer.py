@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -157,7 +158,8 @@ class Trainer:
         train, number = self.config.train, self.state.step + 1
         total = sum(bucket.tgt_tokens for bucket in buckets)
         sums = torch.zeros(4, device=self.device)  # loss, its cross-entropy, right words, risk
-        self.module.train()
+        if not self.module.training:
+            self.module.train()
         for index in range(self.ranks.rank, len(buckets), self.ranks.world):
             with record_function("input"):
                 batch = self.fetch(buckets[index])
@@ -209,8 +211,8 @@ class Trainer:
 
     def update(self, number: int, buckets: list[Bucket], sums: Tensor) -> Tensor:
         """Sum gradients and figures over ranks, clip, and move the weights; return the norm."""
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        self.ranks.sum([*gradients, sums])
+        gradients = (p.grad for p in self.module.parameters() if p.grad is not None)
+        self.ranks.sum(chain(gradients, [sums]))
         norm = clip_gradients(self.module, self.config.train.clip_norm)
         if not torch.isfinite(norm):
             self.refuse(number, buckets, norm)
