@@ -107,9 +107,9 @@ def prepare(row: Row, own: list[str]) -> None:
     """Make what the runs of a row need, such as back-translated pairs."""
     root = Path(option(own, "data.root", DataConfig.root))
     runs = runs_folder(own)
-    for command in row.before:
+    for text in row.texts:
         words: list[str] = []
-        for word in command.split():
+        for word in text.command.split():
             pattern = word.format(root=root, data=root.parent, runs=runs)
             found = sorted(glob(pattern, root_dir=ROOT)) if "*" in pattern else [pattern]
             if not found:
@@ -161,16 +161,19 @@ def run_python(words: list[str], log: Path, threads: str = "") -> None:
 
 
 def missing(rows: dict[str, Row], only: Iterable[str]) -> list[Cell]:
-    """Return what has no evidence, and after it what that builds on."""
+    """Return what has no evidence, and all that it builds on."""
     cells = [
         (rows[name], seed)
         for name in only
         for seed in rows[name].seeds
         if not is_done(rows[name], seed)
     ]
-    bases = sorted({name for row, _ in cells for name in row.after})
-    built_on = [(rows[name], seed) for name in bases for seed in rows[name].seeds]
-    return cells + [cell for cell in built_on if cell not in cells]
+    for row, _ in cells:  # grows as it goes: what builds on others may be built on
+        for run in sorted(row.needs):
+            name, _, seed = run.rpartition("-s")
+            if (rows[name], int(seed)) not in cells:
+                cells.append((rows[name], int(seed)))
+    return cells
 
 
 def places(jobs: int | None) -> list[list[str]]:
@@ -217,18 +220,21 @@ def train_all(
 
 
 def train_missing(cells: list[Cell], where: list[list[str]], own: list[str]) -> list[BaseException]:
-    """Train cells, those that may build on the runs of others last; return what went wrong."""
+    """Train cells, each after those that it builds on; return what went wrong."""
     problems: list[BaseException | None] = []
-    first = [cell for cell in cells if not cell[0].waits]
-    problems += train_all(first, where, own)
-    ready = []
-    for row in {row.name: row for row, _ in cells if row.waits}.values():
-        try:
-            prepare(row, own)
-            ready += [cell for cell in cells if cell[0] is row]
-        except DragomanError as problem:
-            problems.append(problem)
-    problems += train_all(ready, where, own)
+    while cells:
+        open_runs = {f"{row.name}-s{seed}" for row, seed in cells}
+        now = [cell for cell in cells if not cell[0].needs & open_runs]
+        assert now, "a row of the results builds on itself"
+        cells = [cell for cell in cells if cell not in now]
+        ready = []
+        for row in {row.name: row for row, _ in now}.values():
+            try:
+                prepare(row, own)
+                ready += [cell for cell in now if cell[0] is row]
+            except DragomanError as problem:
+                problems.append(problem)
+        problems += train_all(ready, where, own)
     return [problem for problem in problems if problem]
 
 

@@ -63,6 +63,22 @@ results ARGS=--recipes` trains what is missing.
 """
 
 
+class Text(NamedTuple):
+    """Sentence pairs that models make of real text, for rows that are trained on them."""
+
+    name: str
+    by: list[str]
+    input: str
+    search: list[str]
+
+    @property
+    def command(self) -> str:
+        """The words for dragoman; {runs}, {root} and {data} stand for folders."""
+        runs = [f"{{runs}}/{run}" for run in self.by]
+        words = [*runs, *self.search, "--root {root}", f"--input {self.input}"]
+        return " ".join(["backtranslate", *words, f"--output {{data}}/synthetic/{self.name}"])
+
+
 class Row(NamedTuple):
     """A recipe and its runs: a line of the results or, with a reason, of the recipes tried."""
 
@@ -70,7 +86,7 @@ class Row(NamedTuple):
     args: list[str]
     seeds: list[int]
     gpu: bool
-    before: list[str]
+    texts: list[Text]
     after: list[str]
     of: str
     search: list[str]
@@ -83,9 +99,9 @@ class Row(NamedTuple):
         return bool(self.group)
 
     @property
-    def waits(self) -> bool:
-        """Whether it builds on the runs of other rows."""
-        return bool(self.before or self.after)
+    def needs(self) -> set[str]:
+        """The runs of other rows that it builds on."""
+        return {*self.after, *(run for text in self.texts for run in text.by)}
 
     @property
     def words(self) -> str:
@@ -98,14 +114,18 @@ def read_rows() -> list[Row]:
     found = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
     groups = {"": found["results"], **found.get("recipes", {})}
     args = {r["row"]: r["args"] for rows in groups.values() for r in rows if "args" in r}
+    texts = {
+        t["text"]: Text(t["text"], t["by"], t["input"], t.get("search", []))
+        for t in found.get("texts", [])
+    }
     return [
         Row(
             r["row"],
             args[r.get("of", r["row"])],
             r.get("seeds", [1]),
             r.get("gpu", False),
-            r.get("before", []),
-            r.get("after", [r["of"]] if "of" in r else []),
+            [texts[name] for name in r.get("texts", [])],
+            r.get("after", [f"{r['of']}-s{seed}" for seed in r.get("seeds", [1]) if "of" in r]),
             r.get("of", r["row"]),
             r.get("search", []),
             r.get("why", ""),
@@ -238,13 +258,10 @@ def line(found: Scored, above: Scored | None) -> list[str]:
 
 
 def text_made_first(rows: list[Row]) -> list[str]:
-    """Return the commands behind rows that train on the translations of others."""
+    """Return the commands behind texts that other models made."""
     where = {"runs": "checkpoints", "root": "data/multi30k/raw", "data": "data/multi30k"}
-    return [
-        f"* {row.name}: `dragoman {command.format(**where)}`"
-        for row in rows
-        for command in row.before
-    ]
+    texts = {text.name: text for row in rows for text in row.texts}.values()
+    return [f"* {text.name}: `dragoman {text.command.format(**where)}`" for text in texts]
 
 
 def trial(row: Row) -> list[str]:
@@ -291,7 +308,7 @@ def page(rows: list[Row], root: Path) -> str:
             there.append(found)
     parts = [INTRODUCTION, *markdown(head, lines), ""]
     if made := text_made_first([row for row in rows if not row.is_trial]):
-        parts += ["Text made by other models, before (`make results` does it too):", "", *made, ""]
+        parts += ["Texts made by other models (`make results` does it too):", "", *made, ""]
     if missing:
         parts += ["Not trained yet (`make results` does):", "", *missing, ""]
     parts += [

@@ -80,18 +80,18 @@ def test_missing_runs_are_trained_scored_and_collected(
     tinyruns.write_pairs(tmp_path / "text")
     args = tinyruns.overrides(tmp_path, tinyruns.TRANSFORMER, train__max_steps=4)
     args = [word for word in args if not word.startswith(("run_name=", "checkpoint_dir="))]
-    pairs = "backtranslate {runs}/small-s1 --input {data}/text/test.d* --output {data}/made"
-    rows = [{"row": "small", "args": args, "seeds": [1, 2]},
-            {"row": "more", "args": args, "after": ["small"], "before": [pairs]},
+    made = {"text": "made", "by": ["small-s1"], "input": "{data}/text/test.d*"}
+    rows = [{"row": "more", "args": args, "texts": ["made"]},
+            {"row": "small", "args": args, "seeds": [1, 2]},
             {"row": "large", "args": args, "seeds": [1], "gpu": True}]  # fmt: skip
     further = [*args, "train.init_from={runs}/small-s1"]
     tried = [
         {"row": "wider", "args": [*args, "model.d_ff=30"], "why": "More is more."},
-        {"row": "longer", "args": further, "after": ["small"]},
+        {"row": "longer", "args": further, "after": ["small-s1"]},
         {"row": "voted", "of": "small", "search": ["decode.method=mbr"]},
     ]
     (tmp_path / "rows.yaml").write_text(
-        yaml.safe_dump({"results": rows, "recipes": {"In four steps": tried}})
+        yaml.safe_dump({"results": rows, "recipes": {"In four steps": tried}, "texts": [made]})
     )
     monkeypatch.setattr(results.page, "ROWS", tmp_path / "rows.yaml")
     monkeypatch.setattr(results.page, "RESULTS", tmp_path / "docs" / "results")
@@ -110,8 +110,8 @@ def test_missing_runs_are_trained_scored_and_collected(
         validated.append(json.loads((folder / "scores.val.json").read_text())["bleu"]["score"])
     means = f"{sum(validated) / 2:.2f} | **{sum(scores) / 2:.2f} (sd"
     assert f"| the pair alone | 1, 2 | {means}" in page
-    assert "\n* more: `dragoman backtranslate checkpoints/small-s1 --input data/" in page
-    assert (tmp_path / "made.de").exists()
+    assert "\n* made: `dragoman backtranslate checkpoints/small-s1 --root data/" in page
+    assert (tmp_path / "synthetic" / "made.de").exists()
     assert "| wider | More is more. | not trained yet |" in page
     # What is unfinished, or scored with another search, is no evidence.
     state = tmp_path / "runs" / "small-s1" / "step-4" / "state.json"
@@ -148,9 +148,10 @@ def test_missing_runs_are_trained_scored_and_collected(
     own_search = json.loads((tmp_path / "runs" / "small-s1" / "scores.val.json").read_text())
     assert own_search["decoding"]["method"] == "beam"
     # A row that cannot be made ready does not keep the others from being trained.
-    stuck = {"row": "stuck", "args": args, "before": ["backtranslate nothing --output {data}/x"]}
+    stuck = {"row": "stuck", "args": args, "texts": ["none"]}
+    nothing = {"text": "none", "by": ["small-s2"], "input": "nothing"}
     rows = [stuck, *rows, {"row": "late", "args": args}]
-    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows}))
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows, "texts": [made, nothing]}))
     with pytest.raises(SystemExit):
         results.main(own)
     assert "error: stuck: " in capsys.readouterr().err
@@ -158,7 +159,7 @@ def test_missing_runs_are_trained_scored_and_collected(
     assert "* stuck: seed 1" in page
     assert "[late](results/late)" in page
     # What is there is not trained again, and a changed hypothesis is noticed.
-    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows[1:]}))
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows[1:], "texts": [made]}))
     results.main(own)
     assert "train.py" not in capsys.readouterr().out
     (folder / "hypotheses.test.txt").write_text("changed\n" * 8)

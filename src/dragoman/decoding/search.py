@@ -60,6 +60,8 @@ def truncate(log_probs: Tensor, top_k: int, top_p: float) -> Tensor:
 
     Nucleus sampling: Holtzman et al. 2020, section 3.1.
     """
+    if not top_k and top_p == 1:
+        return log_probs  # all of them: to sort them would take longer than to find them
     ordered, order = log_probs.sort(-1, descending=True)
     before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
     drop = before >= top_p
