@@ -124,7 +124,7 @@ def make(row: Row, seed: int, own: list[str], others: int) -> None:
     log = run.folder.parent / ".results" / f"{run.name}.log"
     # Two runs that share cores must not both use all of them: their threads would wait in turn.
     threads = option(own, "threads", "")
-    args = [word.format(runs=run.folder.parent) for word in row.args]
+    args = [word.format(runs=run.folder.parent, seed=seed) for word in row.args]
     words = ["train.py", *args, f"seed={seed}", f"run_name={run.name}", *own]
     run_python(words, log, threads)
     if is_done(row, seed):

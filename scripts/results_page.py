@@ -105,8 +105,8 @@ class Row(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The words for train.py, as a reader types them."""
-        return " ".join(self.args).format(runs=Config.checkpoint_dir)
+        """The words for train.py, as a reader types them for the first seed."""
+        return " ".join(self.args).format(runs=Config.checkpoint_dir, seed=self.seeds[0])
 
 
 def read_rows() -> list[Row]:

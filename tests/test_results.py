@@ -84,7 +84,8 @@ def test_missing_runs_are_trained_scored_and_collected(
     rows = [{"row": "more", "args": args, "texts": ["made"]},
             {"row": "small", "args": args, "seeds": [1, 2]},
             {"row": "large", "args": args, "seeds": [1], "gpu": True}]  # fmt: skip
-    further = [*args, "train.init_from={runs}/small-s1"]
+    small = "{runs}/small-s1"
+    further = [*args, f"train.init_from={small}", f"data.tokenizer.from_run={small}"]
     tried = [
         {"row": "wider", "args": [*args, "model.d_ff=30"], "why": "More is more."},
         {"row": "longer", "args": further, "after": ["small-s1"]},
@@ -137,11 +138,11 @@ def test_missing_runs_are_trained_scored_and_collected(
     assert {path.name for path in wider.iterdir()} == {"config.yaml", "run.json", "scores.val.json"}
     assert not list((tmp_path / "runs" / "wider-s1").glob("scores.test*"))
     # One goes on from the run of another, one is only scored again with another search.
-    assert "train.init_from=checkpoints/small-s1`" in page
+    assert "train.init_from=checkpoints/small-s1 data.tokenizer.from_run=checkpoints/" in page
     assert " scored with `decode.method=mbr` |" in page
     tried_there = tmp_path / "docs" / "results" / "recipes"
     saved = settings.load(tried_there / "longer" / "1" / "config.yaml")
-    assert saved.train.init_from == "checkpoints/small-s1"
+    assert saved.train.init_from == saved.data.tokenizer.from_run == "checkpoints/small-s1"
     voted = json.loads((tried_there / "voted" / "1" / "scores.val.json").read_text())
     assert voted["decoding"]["method"] == "mbr"
     assert not (tmp_path / "runs" / "voted-s1").exists()
