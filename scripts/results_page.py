@@ -70,6 +70,7 @@ class Text(NamedTuple):
     by: list[str]
     input: str
     search: list[str]
+    what: str
 
     @property
     def command(self) -> str:
@@ -115,7 +116,7 @@ def read_rows() -> list[Row]:
     groups = {"": found["results"], **found.get("recipes", {})}
     args = {r["row"]: r["args"] for rows in groups.values() for r in rows if "args" in r}
     texts = {
-        t["text"]: Text(t["text"], t["by"], t["input"], t.get("search", []))
+        t["text"]: Text(t["text"], t["by"], t["input"], t.get("search", []), t.get("what", ""))
         for t in found.get("texts", [])
     }
     return [
@@ -215,13 +216,18 @@ def minutes(facts: list[dict[str, Any]]) -> str:
 def text_of(config: Config) -> str:
     """Return what a run was trained on: the pair alone, or the corpora of its mixture."""
     corpora, pair = config.data.corpora, (config.data.src, config.data.tgt)
+    first = ""
+    if config.train.init_from:
+        first = f"as {Path(config.train.init_from).name.rpartition('-s')[0]}, then "
     if len(corpora) == 1 and (corpora[0].src, corpora[0].tgt) == pair:
-        return "the pair alone"
+        return f"{first}the pair alone"
     parts = []
     for c in corpora:
-        name = c.split if c.source == "files" else f"{c.src}→{c.tgt}"
+        name = f"{c.src}→{c.tgt}"
+        if c.source == "files":
+            name = Path(config.data.files[c.split]).name.removesuffix(".{lang}")
         parts.append(name if c.weight == 1 else f"{name} ×{c.weight:g}")
-    return ", ".join(parts)
+    return first + ", ".join(parts)
 
 
 def line(found: Scored, above: Scored | None) -> list[str]:
@@ -261,7 +267,7 @@ def text_made_first(rows: list[Row]) -> list[str]:
     """Return the commands behind texts that other models made."""
     where = {"runs": "checkpoints", "root": "data/multi30k/raw", "data": "data/multi30k"}
     texts = {text.name: text for row in rows for text in row.texts}.values()
-    return [f"* {text.name}: `dragoman {text.command.format(**where)}`" for text in texts]
+    return [f"* {t.name}: {t.what}, `dragoman {t.command.format(**where)}`" for t in texts]
 
 
 def trial(row: Row) -> list[str]:

@@ -80,7 +80,7 @@ def test_missing_runs_are_trained_scored_and_collected(
     tinyruns.write_pairs(tmp_path / "text")
     args = tinyruns.overrides(tmp_path, tinyruns.TRANSFORMER, train__max_steps=4)
     args = [word for word in args if not word.startswith(("run_name=", "checkpoint_dir="))]
-    made = {"text": "made", "by": ["small-s1"], "input": "{data}/text/test.d*"}
+    made = {"text": "made", "what": "Tests", "by": ["small-s1"], "input": "{data}/text/test.d*"}
     rows = [{"row": "more", "args": args, "texts": ["made"]},
             {"row": "small", "args": args, "seeds": [1, 2]},
             {"row": "large", "args": args, "seeds": [1], "gpu": True}]  # fmt: skip
@@ -111,7 +111,7 @@ def test_missing_runs_are_trained_scored_and_collected(
         validated.append(json.loads((folder / "scores.val.json").read_text())["bleu"]["score"])
     means = f"{sum(validated) / 2:.2f} | **{sum(scores) / 2:.2f} (sd"
     assert f"| the pair alone | 1, 2 | {means}" in page
-    assert "\n* made: `dragoman backtranslate checkpoints/small-s1 --root data/" in page
+    assert "\n* made: Tests, `dragoman backtranslate checkpoints/small-s1 --root data/" in page
     assert (tmp_path / "synthetic" / "made.de").exists()
     assert "| wider | More is more. | not trained yet |" in page
     # What is unfinished, or scored with another search, is no evidence.
