@@ -50,8 +50,19 @@ KEPT_OF_TRIALS = ("scores.val.json",)
 Cell = tuple[Row, int]  # and a seed
 
 
-def collect(run: Run, row: Row, others: int = 0) -> None:
-    """Copy one run's evidence; ``others`` were trained on its GPU at the same time."""
+def name_of(cell: Cell) -> str:
+    """Return the name of a cell's run."""
+    return f"{cell[0].name}-s{cell[1]}"
+
+
+def cell_of(run: str, rows: dict[str, Row]) -> Cell:
+    """Return the cell of a run's name."""
+    name, _, seed = run.rpartition("-s")
+    return rows[name], int(seed)
+
+
+def collect(run: Run, row: Row) -> None:
+    """Copy one run's evidence."""
     config = settings.load(run.folder / "config.yaml")
     target = evidence(row, config.seed)
     kept = KEPT_OF_TRIALS if row.is_trial else KEPT
@@ -86,7 +97,6 @@ def collect(run: Run, row: Row, others: int = 0) -> None:
         "weights": ", ".join(sorted(chosen)),
         "threads": " and later ".join(map(str, state["threads"])),  # "" on GPUs
         "gpus": " and later ".join(state.get("gpus", [])),
-        "others": others,
         "versions": state["versions"],
     }
     write_atomic(target / "run.json", json.dumps(facts, indent=2) + "\n")
@@ -104,21 +114,27 @@ def runs_folder(own: list[str]) -> Path:
 
 
 def prepare(row: Row, own: list[str]) -> None:
-    """Make what the runs of a row need, such as back-translated pairs."""
+    """Make the texts that a row's runs are trained on, and keep the notes of how they were made."""
     root = Path(option(own, "data.root", DataConfig.root))
     runs = runs_folder(own)
+    where = {"root": root, "data": root.parent, "runs": runs}
     for text in row.texts:
         words: list[str] = []
-        for word in text.command.split():
-            pattern = word.format(root=root, data=root.parent, runs=runs)
+        for word in text.command:
+            pattern = word.format(**where)
             found = sorted(glob(pattern, root_dir=ROOT)) if "*" in pattern else [pattern]
             if not found:
                 raise DragomanError(f"{row.name}: no file {pattern}; `make data` brings it")
             words += found
+        words += ["--device", option(own, "device", "auto")]
         run_python(["-m", "dragoman.cli", *words], runs / ".results" / f"{row.name}.log")
+        note = Path(f"{text.output.format(**where)}.json")
+        kept = page.RESULTS / "texts"
+        kept.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / note, kept)
 
 
-def make(row: Row, seed: int, own: list[str], others: int) -> None:
+def make(row: Row, seed: int, own: list[str]) -> None:
     """Train, score and collect one run; one that is done is only trained, where it is not here."""
     run = Run(runs_folder(own) / f"{row.of}-s{seed}")
     log = run.folder.parent / ".results" / f"{run.name}.log"
@@ -144,7 +160,7 @@ def make(row: Row, seed: int, own: list[str], others: int) -> None:
         if row.search:
             words += ["--output", str(run.folder / row.name)]
         run_python(words, log, threads)
-    collect(run, row, others)
+    collect(run, row)
 
 
 def run_python(words: list[str], log: Path, threads: str = "") -> None:
@@ -169,10 +185,8 @@ def missing(rows: dict[str, Row], only: Iterable[str]) -> list[Cell]:
         if not is_done(rows[name], seed)
     ]
     for row, _ in cells:  # grows as it goes: what builds on others may be built on
-        for run in sorted(row.needs):
-            name, _, seed = run.rpartition("-s")
-            if (rows[name], int(seed)) not in cells:
-                cells.append((rows[name], int(seed)))
+        wanted = [cell_of(run, rows) for run in sorted(row.needs)]
+        cells += [cell for cell in wanted if cell not in cells]
     return cells
 
 
@@ -184,7 +198,7 @@ def places(jobs: int | None) -> list[list[str]]:
     if not gpus:
         return [["device=cpu", "threads=1"]] * (jobs or cores())
     wanted = jobs or gpus
-    own_core = ["threads=1"] if wanted > gpus else []
+    own_core = ["threads=1"] if wanted > gpus else []  # else each would start one for every core
     return [[f"device=cuda:{n % gpus}", *own_core] for n in range(wanted)]
 
 
@@ -203,9 +217,8 @@ def train_all(
 
     def one(cell: Cell) -> None:
         place = free.pop()
-        others = where.count(place) - 1 if "cuda" in place[0] else 0
         try:
-            make(*cell, [*place, *own], min(others, len(cells) - 1))
+            make(*cell, [*place, *own])
         finally:
             free.append(place)
 
@@ -221,21 +234,24 @@ def train_all(
 
 def train_missing(cells: list[Cell], where: list[list[str]], own: list[str]) -> list[BaseException]:
     """Train cells, each after those that it builds on; return what went wrong."""
-    problems: list[BaseException | None] = []
+    problems: dict[str, BaseException] = {}
     while cells:
-        open_runs = {f"{row.name}-s{seed}" for row, seed in cells}
-        now = [cell for cell in cells if not cell[0].needs & open_runs]
+        unmade = set(map(name_of, cells))
+        now = [cell for cell in cells if not cell[0].needs & unmade]
         assert now, "a row of the results builds on itself"
         cells = [cell for cell in cells if cell not in now]
-        ready = []
         for row in {row.name: row for row, _ in now}.values():
             try:
+                if lost := sorted(row.needs & problems.keys()):
+                    raise DragomanError(f"{row.name}: waits for {', '.join(lost)}")
                 prepare(row, own)
-                ready += [cell for cell in now if cell[0] is row]
             except DragomanError as problem:
-                problems.append(problem)
-        problems += train_all(ready, where, own)
-    return [problem for problem in problems if problem]
+                problems |= {name_of(cell): problem for cell in now if cell[0] is row}
+        ready = [cell for cell in now if name_of(cell) not in problems]
+        for cell, found in zip(ready, train_all(ready, where, own), strict=True):
+            if found is not None:
+                problems[name_of(cell)] = found
+    return list(dict.fromkeys(problems.values()))
 
 
 def main(words: list[str] | None = None) -> None:

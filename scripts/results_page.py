@@ -30,10 +30,10 @@ COLUMNS = ("bleu", "bleu_lc", "bleu_lc_tok", "chrf", "ter")
 
 INTRODUCTION = f"""# Results
 
-Multi30k, `{SPLIT}`, text only, trained from scratch. Checkpoints were chosen on the validation
-split; the test split was scored once, at the end. Figures are means over the seeds named, with
-their standard deviation (sd) where there are several. No seed was left out. `make results` trains
-what is missing and rewrites this page.
+Multi30k, `{SPLIT}`, text only, trained from scratch or, where a row says so, from the run of
+another row. Checkpoints were chosen on the validation split; the test split was scored once, at the
+end. Figures are means over the seeds named, with their standard deviation (sd) where there are
+several. No seed was left out. `make results` trains what is missing and rewrites this page.
 
 Behind each row lies `docs/results/<row>/<seed>/` with the resolved config, the log of the training,
 the scores and the hypotheses. To re-score a run without Dragoman:
@@ -48,11 +48,11 @@ dragoman.evaluation.moses en` first, and score the tokens with `-tok none --forc
 lower-cased, `bleu_lc_tok` the lower-cased, tokenised figure of most papers;
 [how-it-works.md](how-it-works.md#evaluation) says how it is made. The 95 % interval is that of the
 mean `bleu`, by bootstrap over sentences; p is of the paired bootstrap against the row above, where
-that one translates the same pair. Both resample sentences, not seeds, so they say nothing of what
-other seeds would give. Minutes are of training alone: "56 on 2" took 56 on two threads of a CPU.
-One thread a run, two runs at once, do about as much in the same time. "4 on NVIDIA H200 with 13
-others" shared one GPU with up to as many further runs. The command trains the first
-seed; others are `seed=2 run_name=<row>-s2` and so on.
+that one translates the same pair, and does not say which of the two is better. Both resample
+sentences, not seeds, so they say nothing of what other seeds would give. Minutes are of training
+alone: "56 on 2" took 56 on two threads of a CPU. One thread a run, two runs at once, do about as
+much in the same time. "4 on NVIDIA H200" took 4 on a GPU that nine to thirteen runs shared. The
+command trains the first seed; others are `seed=2 run_name=<row>-s2` and so on.
 """
 RECIPES = """## Recipes tried
 
@@ -73,11 +73,16 @@ class Text(NamedTuple):
     what: str
 
     @property
-    def command(self) -> str:
+    def output(self) -> str:
+        """What its files' names begin with; {data} stands for a folder."""
+        return f"{{data}}/synthetic/{self.name}"
+
+    @property
+    def command(self) -> list[str]:
         """The words for dragoman; {runs}, {root} and {data} stand for folders."""
         runs = [f"{{runs}}/{run}" for run in self.by]
-        words = [*runs, *self.search, "--root {root}", f"--input {self.input}"]
-        return " ".join(["backtranslate", *words, f"--output {{data}}/synthetic/{self.name}"])
+        files = ["--root", "{root}", "--input", self.input, "--output", self.output]
+        return ["backtranslate", *runs, *self.search, *files]
 
 
 class Row(NamedTuple):
@@ -116,7 +121,7 @@ def read_rows() -> list[Row]:
     groups = {"": found["results"], **found.get("recipes", {})}
     args = {r["row"]: r["args"] for rows in groups.values() for r in rows if "args" in r}
     texts = {
-        t["text"]: Text(t["text"], t["by"], t["input"], t.get("search", []), t.get("what", ""))
+        t["text"]: Text(t["text"], t["by"], t["input"], t.get("search", []), t["what"])
         for t in found.get("texts", [])
     }
     return [
@@ -207,9 +212,7 @@ def minutes(facts: list[dict[str, Any]]) -> str:
     """Return the mean time of training, for each number of threads or kind of GPU."""
     times: dict[str, list[float]] = {}
     for f in facts:
-        on = f" on {f['threads'] or f.get('gpus', '')}".removesuffix(" on ")
-        on += f" with {f['others']} others" if f.get("others") else ""
-        times.setdefault(on, []).append(f["minutes"])
+        times.setdefault(f" on {f['threads'] or f['gpus']}", []).append(f["minutes"])
     return ", ".join(f"{statistics.mean(found):.0f}{on}" for on, found in times.items())
 
 
@@ -266,8 +269,14 @@ def line(found: Scored, above: Scored | None) -> list[str]:
 def text_made_first(rows: list[Row]) -> list[str]:
     """Return the commands behind texts that other models made."""
     where = {"runs": "checkpoints", "root": "data/multi30k/raw", "data": "data/multi30k"}
-    texts = {text.name: text for row in rows for text in row.texts}.values()
-    return [f"* {t.name}: {t.what}, `dragoman {t.command.format(**where)}`" for t in texts]
+    lines = []
+    for text in {text.name: text for row in rows for text in row.texts}.values():
+        note, count = RESULTS / "texts" / f"{text.name}.json", ""
+        if note.exists():
+            count = f"{json.loads(note.read_text('utf-8'))['counts']['kept']:,} lines, "
+        command = " ".join(text.command).format(**where)
+        lines.append(f"* {text.name}: {count}{text.what}, `dragoman {command}`")
+    return lines
 
 
 def trial(row: Row) -> list[str]:

@@ -46,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for language in ("de", "en"):
         (text / f"test.{language}").rename(text / f"test_2016_flickr.{language}")
         (folder / "synthetic").mkdir(exist_ok=True)
-        for name in ("task2", "forward", "backward"):
+        for name in ("task2", "task2_forward", "german_1", "german_2", "english_1", "english_2"):
             shutil.copy(text / f"train.{language}", folder / "synthetic" / f"{name}.{language}")
     for language in ("fr", "cs"):  # are as good as any
         for path in text.glob("*.en"):

@@ -59,12 +59,18 @@ def gradients(
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "plain"])
 @pytest.mark.parametrize("model", MODELS)
 def test_gradients_are_those_of_a_cpu(
-    model: str, precision: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str,
+    fast: bool,
+    precision: str,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     least = {"float32": 0.9999, "tf32": 0.995, "bf16": 0.9}[precision]
-    there = {"device": "cuda:0", "train__precision": precision}
+    there = {"device": "cuda:0", "train__precision": precision, "train__fast": fast}
     expected = gradients(home, tmp_path / "cpu", MODELS[model], monkeypatch)
     found = gradients(home, tmp_path / "gpu", MODELS[model], monkeypatch, **there)
     for name, gradient in expected.items():

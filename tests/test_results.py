@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -111,8 +112,13 @@ def test_missing_runs_are_trained_scored_and_collected(
         validated.append(json.loads((folder / "scores.val.json").read_text())["bleu"]["score"])
     means = f"{sum(validated) / 2:.2f} | **{sum(scores) / 2:.2f} (sd"
     assert f"| the pair alone | 1, 2 | {means}" in page
-    assert "\n* made: Tests, `dragoman backtranslate checkpoints/small-s1 --root data/" in page
+    assert (
+    command = "`dragoman backtranslate checkpoints/small-s1 --root data/"
+    assert re.search(rf"\n\* made: \d lines, Tests, {command}", page)
+        in page
+    )
     assert (tmp_path / "synthetic" / "made.de").exists()
+    assert (tmp_path / "docs" / "results" / "texts" / "made.json").exists()
     assert "| wider | More is more. | not trained yet |" in page
     # What is unfinished, or scored with another search, is no evidence.
     state = tmp_path / "runs" / "small-s1" / "step-4" / "state.json"
@@ -152,15 +158,18 @@ def test_missing_runs_are_trained_scored_and_collected(
     stuck = {"row": "stuck", "args": args, "texts": ["none"]}
     nothing = {"text": "none", "by": ["small-s2"], "input": "nothing"}
     rows = [stuck, *rows, {"row": "late", "args": args}]
+    rows.append({"row": "behind", "args": args, "after": ["stuck-s1"]})
     (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows, "texts": [made, nothing]}))
     with pytest.raises(SystemExit):
         results.main(own)
-    assert "error: stuck: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error: stuck: " in said
+    assert "error: behind: waits for stuck-s1" in said
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "* stuck: seed 1" in page
     assert "[late](results/late)" in page
     # What is there is not trained again, and a changed hypothesis is noticed.
-    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows[1:], "texts": [made]}))
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows[1:-1], "texts": [made]}))
     results.main(own)
     assert "train.py" not in capsys.readouterr().out
     (folder / "hypotheses.test.txt").write_text("changed\n" * 8)

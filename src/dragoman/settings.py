@@ -307,10 +307,11 @@ def portable(config: Config) -> Config:
     copy = from_dict(to_dict(config))
     if copy.data.name != "files":
         copy.data.root = DataConfig.root
+    here = Path(config.checkpoint_dir)
     for section, name in ((copy.train, "init_from"), (copy.data.tokenizer, "from_run")):
-        run, here = getattr(section, name), Path(config.checkpoint_dir)
-        if run and Path(run).is_relative_to(here):
-            setattr(section, name, str(Config.checkpoint_dir / Path(run).relative_to(here)))
+        folder = getattr(section, name)
+        if folder and Path(folder).is_relative_to(here):
+            setattr(section, name, str(Config.checkpoint_dir / Path(folder).relative_to(here)))
     copy.data.cache, copy.checkpoint_dir = DataConfig.cache, Config.checkpoint_dir
     copy.device, copy.threads = Config.device, Config.threads
     return copy

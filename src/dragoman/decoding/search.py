@@ -93,8 +93,8 @@ class _Search:
         self.numbers = np.asarray(numbers)
         # EOS is not part of the source the ratio speaks of.
         lengths = (src_lengths_B - 1) * config.max_length_ratio + config.max_length_extra
-        self.longest = lengths.long().clamp(min=1)
-        self.limits: list[int] = self.longest.tolist()
+        self.longest_B = lengths.long().clamp(min=1)
+        self.longest: list[int] = self.longest_B.tolist()  # the same, where Python is
         # A sentence's hypotheses share its memory.
         self.memories = self.model.encode(src_BS, src_lengths_B)
         rows = torch.arange(batch, device=self.device).repeat_interleave(self.width)
@@ -119,13 +119,13 @@ class _Search:
         config, length = self.config, self.history.shape[1]
         log_probs[:, PAD] = -math.inf
         log_probs[:, BOS] = -math.inf
-        longest = self.longest.repeat_interleave(self.width)
+        longest = self.longest_B.repeat_interleave(self.width)
         ending = log_probs[:, EOS].clone()
         if config.no_repeat_ngram:
             block_repeats(log_probs, self.history, config.no_repeat_ngram)
         if length < config.min_length:
             log_probs[longest > length, EOS] = -math.inf
-        if length >= min(self.limits):
+        if length >= min(self.longest):
             late = length >= longest
             log_probs[late] = -math.inf
             log_probs[late, EOS] = ending[late]
@@ -204,7 +204,7 @@ class _Search:
         if self.config.stopping == "first":
             return len(found) >= self.width
         # Scores only fall, and the penalty is largest at the longest length: an upper bound.
-        bound = open_score / self._penalty(self.limits[sentence] + 1)
+        bound = open_score / self._penalty(self.longest[sentence] + 1)
         return sorted((h.score for h in found), reverse=True)[self.config.nbest - 1] >= bound
 
     def _leave(self) -> None:
@@ -219,13 +219,9 @@ class _Search:
         slots = torch.arange(self.width, device=self.device)
         rows = (kept[:, None] * self.width + slots).flatten()
         self.active = [self.active[b] for b in keep]
-        self.limits = [self.limits[b] for b in keep]
-        self.longest, self.scores, self.tokens = (
-            self.longest[kept],
-            self.scores[kept],
-            self.tokens[rows],
-        )
-        self.history = self.history[rows]
+        self.longest = [self.longest[b] for b in keep]
+        self.longest_B, self.scores = self.longest_B[kept], self.scores[kept]
+        self.tokens, self.history = self.tokens[rows], self.history[rows]
         self.states, self.memories = reorder(self.states, rows), reorder(self.memories, kept)
 
 

@@ -40,13 +40,14 @@ def choose_device(wanted: str) -> torch.device:
         DragomanError: if CUDA is asked for and is not there.
     """
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(wanted)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             has = f"{count} CUDA devices" if count else "no CUDA device"
             raise DragomanError(f"device: '{wanted}' was asked for, but there is {has}; use cpu")
+        torch.backends.cudnn.allow_tf32 = False  # on by default: recurrent layers would round
     return device
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -59,6 +58,7 @@ class Trainer:
             torch.cuda.set_device(self.device)
             tf32 = config.train.precision == "tf32"
             torch.set_float32_matmul_precision("high" if tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = tf32
         if not ranks.main:
             ranks.wait()  # rank 0 fills the caches; the others read them
         if run.has_checkpoint():  # learnt anew by other versions, they might not be the same
@@ -115,11 +115,12 @@ class Trainer:
 
     def _note_hardware(self) -> None:
         """Remember on what the run is trained from here on."""
-        threads, device = torch.get_num_threads(), self.device
-        if device.type == "cpu" and self.state.threads[-1:] != [threads]:
-            self.state.threads.append(threads)
-        if device.type == "cuda" and self.state.gpus[-1:] != [torch.cuda.get_device_name(device)]:
-            self.state.gpus.append(torch.cuda.get_device_name(device))
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
+            self.state.gpus += [name] if self.state.gpus[-1:] != [name] else []
+        else:
+            threads = torch.get_num_threads()
+            self.state.threads += [threads] if self.state.threads[-1:] != [threads] else []
 
     def _begin_with(self, other: Run) -> str:
         """Take over the weights of another run, those that validation scored; say which."""
@@ -158,7 +159,7 @@ class Trainer:
         train, number = self.config.train, self.state.step + 1
         total = sum(bucket.tgt_tokens for bucket in buckets)
         sums = torch.zeros(4, device=self.device)  # loss, its cross-entropy, right words, risk
-        if not self.module.training:
+        if not self.module.training:  # to look takes less time than to tell every layer again
             self.module.train()
         for index in range(self.ranks.rank, len(buckets), self.ranks.world):
             with record_function("input"):
@@ -211,8 +212,8 @@ class Trainer:
 
     def update(self, number: int, buckets: list[Bucket], sums: Tensor) -> Tensor:
         """Sum gradients and figures over ranks, clip, and move the weights; return the norm."""
-        gradients = (p.grad for p in self.module.parameters() if p.grad is not None)
-        self.ranks.sum(chain(gradients, [sums]))
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        self.ranks.sum([*gradients, sums])
         norm = clip_gradients(self.module, self.config.train.clip_norm)
         if not torch.isfinite(norm):
             self.refuse(number, buckets, norm)
