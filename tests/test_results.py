@@ -153,7 +153,7 @@ def test_missing_runs_are_trained_scored_and_collected(
     assert own_search["decoding"]["method"] == "beam"
     # A row that cannot be made ready does not keep the others from being trained.
     stuck = {"row": "stuck", "args": args, "texts": ["none"]}
-    nothing = {"text": "none", "by": ["small-s2"], "input": "nothing"}
+    nothing = {"text": "none", "what": "Nothing", "by": ["small-s2"], "input": "nothing"}
     rows = [stuck, *rows, {"row": "late", "args": args}]
     rows.append({"row": "behind", "args": args, "after": ["stuck-s1"]})
     (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows, "texts": [made, nothing]}))
