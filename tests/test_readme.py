@@ -65,6 +65,11 @@ def test_its_figures_are_those_of_the_results() -> None:
     for row, pair, experiment in (
         ("transformer", "German to English", "transformer` (an hour on two cores)"),
         ("transformer_best", "German to English", "transformer_best`"),
+        (
+            "transformer_best_tuned",
+            "German to English",
+            "transformer_tuned`, from `transformer_best`",
+        ),
         ("transformer_best_en_de", "English to German", "transformer_best`"),
         ("transformer_german", "English to German", "transformer_german`"),
     ):
