@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import yaml
 
 import tinyruns
@@ -31,6 +32,18 @@ def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_the_page_is_what_its_evidence_gives(results: ModuleType) -> None:
     page = (tinyruns.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert page == results.page.page(results.read_rows(), MULTI30K)
+
+
+def test_more_runs_than_gpus_share_them(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert results.places(None) == [["device=cuda:0"], ["device=cuda:1"]]
+    assert results.places(1) == [["device=cuda:0"]]
+    devices, threads = zip(*results.places(3), strict=True)
+    assert devices == ("device=cuda:0", "device=cuda:1", "device=cuda:0")
+    assert set(threads) == {"threads=1"}
 
 
 def on_validation(results: ModuleType) -> dict[str, dict[str, float]]:
