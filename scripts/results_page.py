@@ -221,7 +221,7 @@ def text_of(config: Config) -> str:
     corpora, pair = config.data.corpora, (config.data.src, config.data.tgt)
     first = ""
     if config.train.init_from:
-        first = f"as {Path(config.train.init_from).name.rpartition('-s')[0]}, then "
+        first = f"as {Path(config.train.init_from).name.rsplit('-s', 1)[0]}, then "
     if len(corpora) == 1 and (corpora[0].src, corpora[0].tgt) == pair:
         return f"{first}the pair alone"
     parts = []

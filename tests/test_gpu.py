@@ -15,10 +15,7 @@ from dragoman.data.batching import pad, ragged
 from dragoman.decoding.search import search
 from dragoman.models.weights import read_tensors
 from dragoman.runs import read_state
-from dragoman.training import trainer as trainer_module
-from dragoman.training.distributed import Ranks
 from dragoman.training.loop import train
-from dragoman.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
 
@@ -40,22 +37,10 @@ def gradients(
     home: Path, folder: Path, model: dict[str, Any], monkeypatch: pytest.MonkeyPatch, **changes: Any
 ) -> dict[str, Tensor]:
     """Return the gradients of the first step, on the CPU."""
-    found: dict[str, Tensor] = {}
-
-    def capture(module: torch.nn.Module, largest: float) -> Tensor:
-        found.update({n: p.grad.double().cpu() for n, p in module.named_parameters()})  # type: ignore[union-attr]
-        return torch.ones(())
-
-    monkeypatch.setattr(trainer_module, "clip_gradients", capture)
-    options = {**model, "model.dropout": 0.0}
-    config = tinyruns.config(
-        home, options, checkpoint_dir=str(folder), log__tensorboard=False, **changes
-    )
-    run = tinyruns.run_of(config)
-    run.create()
-    made = Trainer(config, run, Ranks())
+    steps = tinyruns.captured(monkeypatch)
+    made = tinyruns.trainer(home, folder, {**model, "model.dropout": 0.0}, **changes)
     made.step(made.stream.take(1))
-    return found
+    return {name: gradient.double().cpu() for name, gradient in steps[0].items()}
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])

@@ -10,10 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+from torch import Tensor
+
 from dragoman import settings
 from dragoman.cli import run_training
 from dragoman.config import Config
 from dragoman.runs import Run
+from dragoman.training import trainer as trainer_module
+from dragoman.training.distributed import Ranks
 from dragoman.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,6 +131,29 @@ def train_run(wanted: Config) -> Run:
     run = run_of(wanted)
     train(wanted, run)
     return run
+
+
+def trainer(
+    home: Path, folder: Path, model: dict[str, Any] = TRANSFORMER, **changes: Any
+) -> trainer_module.Trainer:
+    """Return the trainer of a run that has not begun."""
+    options = {"checkpoint_dir": str(folder), "log__tensorboard": False, **changes}
+    wanted = config(home, model, **options)
+    run = run_of(wanted)
+    run.create()
+    return trainer_module.Trainer(wanted, run, Ranks())
+
+
+def captured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """Return a list that every step will add its gradients to, unclipped."""
+    gradients: list[dict[str, Tensor]] = []
+
+    def capture(module: torch.nn.Module, largest: float) -> Tensor:
+        gradients.append({n: p.grad.clone() for n, p in module.named_parameters()})  # type: ignore[union-attr]
+        return torch.ones(())
+
+    monkeypatch.setattr(trainer_module, "clip_gradients", capture)
+    return gradients
 
 
 def overrides(folder: Path, model: dict[str, Any] = TRANSFORMER, **changes: Any) -> list[str]:

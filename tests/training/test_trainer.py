@@ -19,12 +19,12 @@ from dragoman.data.resident import ResidentRows
 from dragoman.errors import DragomanError
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.training import trainer as trainer_module
-from dragoman.training.distributed import Ranks
 from dragoman.training.loss import Loss
 from dragoman.training.optimisation import optimizer_tensors
 from dragoman.training.selection import judge
 from dragoman.training.trainer import Trainer
 from dragoman.training.validation import Figures, Validator
+from tinyruns import captured, trainer
 
 
 @pytest.fixture(scope="module")
@@ -32,26 +32,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     tinyruns.write_pairs(folder / "text")
     return folder
-
-
-def trainer(home: Path, folder: Path, model: dict[str, Any], **changes: Any) -> Trainer:
-    options = {"checkpoint_dir": str(folder), "log__tensorboard": False, **changes}
-    config = tinyruns.config(home, model, **options)
-    run = tinyruns.run_of(config)
-    run.create()
-    return Trainer(config, run, Ranks())
-
-
-def captured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """Return a list that every step will add its gradients to, unclipped."""
-    gradients: list[dict[str, Tensor]] = []
-
-    def capture(module: torch.nn.Module, largest: float) -> Tensor:
-        gradients.append({n: p.grad.clone() for n, p in module.named_parameters()})  # type: ignore[union-attr]
-        return torch.ones(())
-
-    monkeypatch.setattr(trainer_module, "clip_gradients", capture)
-    return gradients
 
 
 def split(made: Trainer, bucket: Bucket, cuts: list[int]) -> list[Bucket]:
