@@ -45,7 +45,7 @@ from results_page import ROOT, Row, evidence, is_done, read_rows
 
 # Evidence beside the config and run.json.
 KEPT = ("train.jsonl", "scores.*.json", "hypotheses.*.txt")
-KEPT_OF_TRIALS = ("scores.val.json",)
+KEPT_OF_TRIALS = ("train.jsonl", "scores.val.json", "hypotheses.val.txt")
 
 Cell = tuple[Row, int]  # and a seed
 

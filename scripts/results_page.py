@@ -7,6 +7,7 @@ run, scored on validation alone. ``results.yaml`` names them all.
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +113,8 @@ class Row(NamedTuple):
     @property
     def words(self) -> str:
         """The words for train.py, as a reader types them for the first seed."""
-        return " ".join(self.args).format(runs=Config.checkpoint_dir, seed=self.seeds[0])
+        where = {"runs": Config.checkpoint_dir, "seed": self.seeds[0]}
+        return shlex.join(word.format(**where) for word in self.args)
 
 
 def read_rows() -> list[Row]:

@@ -6,12 +6,15 @@ import gzip
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import tinyruns
 from dragoman.cli import main
 from dragoman.compose import compose_config
+from dragoman.config import CorpusConfig, DataConfig
 from dragoman.data.corpora import iter_pairs
 from dragoman.data.textfiles import read_lines
 from dragoman.decoding import synthetic
@@ -64,6 +67,33 @@ def test_it_translates_every_line_worth_it_and_says_how_to_train_on_the_pairs(
     assert (config.data.src, config.data.tgt) == ("en", "de")
     pairs = list(iter_pairs(config.data, config.data.corpora[1]))
     assert [tgt for _, tgt in pairs] == kept
+
+
+def kept_out(data: DataConfig) -> set[str]:
+    stand_in: Any = SimpleNamespace(config=SimpleNamespace(data=data))
+    return synthetic.held_out(stand_in)[0]
+
+
+def test_a_test_set_that_the_target_language_lacks_is_left_out(tmp_path: Path) -> None:
+    for split in ("train", "val", "test_2017_flickr"):
+        for language in ("en", "de") if split == "test_2017_flickr" else ("en", "cs"):
+            (tmp_path / f"{split}.{language}").write_text(f"{split}\n")
+    corpus = CorpusConfig(source="multi30k", src="en", tgt="cs")
+    data = DataConfig(name="multi30k", root=str(tmp_path), src="en", tgt="cs", corpora=[corpus])
+    assert kept_out(data) == {"val", "test_2017_flickr"}
+
+
+def test_the_training_text_of_a_student_of_made_pairs_is_not_held_out(tmp_path: Path) -> None:
+    splits = ("train", "val", "test", "made")
+    for split in splits:
+        for language in ("de", "en"):
+            (tmp_path / f"{split}.{language}").write_text(f"{split}\n")
+    corpus = CorpusConfig(source="files", src="de", tgt="en", split="made")
+    data = DataConfig(
+        name="files", root=str(tmp_path), src="de", tgt="en", corpora=[corpus],
+        files={split: f"{split}.{{lang}}" for split in splits},
+    )  # fmt: skip
+    assert kept_out(data) == {"val", "test"}
 
 
 def test_an_ensemble_makes_pairs_to_distil_it(home: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -46,18 +46,22 @@ def plain(line: str) -> str:
 
 
 def held_out(translator: Translator) -> tuple[set[str], list[str]]:
-    """Return the source lines of every split but the training ones, and the splits not there.
+    """Return the source lines of every validation and test split, and the splits not there.
 
     Raises:
         DragomanError: if not even the validation split can be read.
     """
     data, absent = translator.config.data, list[str]()
-    trained = {corpus.split for corpus in data.corpora if corpus.source == data.name}
+    trained = {"train", *(c.split for c in data.corpora if c.source == data.name)}
+    places = dict.fromkeys(splits_of(data), data)
+    if data.name == "multi30k":  # the source side may have test sets that the target has not
+        wide = replace(data, tgt="de" if data.src == "en" else "en")
+        places = {**dict.fromkeys(splits_of(wide), wide), **places}
     found: set[str] = set()
-    for split in splits_of(data):
+    for split, place in places.items():
         if split not in trained:
             try:
-                found.update(map(plain, read_pairs(data, split)[0]))
+                found.update(map(plain, read_pairs(place, split)[0]))
             except DragomanError as problem:
                 if split == data.validation_split:
                     raise DragomanError(
