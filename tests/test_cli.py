@@ -117,6 +117,10 @@ def test_a_search_key_that_does_nothing_is_refused(
     for words, said in (
         (["decode.top_k=5"], "decode.top_k: is for decode.method=sample or mbr, not beam"),
         (["decode.method=sample", "decode.beam_size=3"], "decode.beam_size: is for decode.method="),
+        (
+            ["decode.method=mbr", "decode.length_penalty=3"],
+            "decode.length_penalty: is for decode.met",
+        ),
         (["decode.method=sample", "decode.samples=3"], "decode.samples: is for decode.method=mbr"),
     ):
         assert main(["translate", "one", *words]) == 2

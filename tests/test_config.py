@@ -198,6 +198,11 @@ def test_plain_data_round_trip() -> None:
             "data.corpora.1.tag: nothing tells whether de is to become en or fr",
         ),
         ("data.columns", ["fr", "cs"], "data.columns: ['fr', 'cs'] are not the two languages of"),
+        (
+            "train",
+            {"average_best": 3, "validate_every": 400, "checkpoint_every": 300},
+            "train.average_best: train.validate_every=400 is no multiple of",
+        ),
         ("train", {"risk": 1.0, "r_drop": 2.0}, "train.r_drop: is part of the cross-entropy"),
         ("trian", {}, "there is no key 'trian'; did you mean 'train"),
         ("train.lrr", 1, "there is no key 'train.lrr'; did you mean 'train.lr'?"),

@@ -69,6 +69,8 @@ def override_decoding(config: Config, overrides: Sequence[str]) -> Config:
 # Keys that do nothing in another search.
 SEARCHES = {
     "beam_size": ("beam",),
+    "length_penalty": ("greedy", "beam", "sample"),
+    "length_penalty_form": ("greedy", "beam", "sample"),
     "stopping": ("beam",),
     "temperature": ("sample", "mbr"),
     "top_k": ("sample", "mbr"),
@@ -263,7 +265,7 @@ def backtranslate(arguments: argparse.Namespace) -> None:
         f"  data.src={tgt} data.tgt={src} {there}"
         f"'++data.files.synthetic=\"{output.resolve()}.{{lang}}\"' "
         f"data.corpora='[{{source: {config.data.name}, {languages}}}, "
-        f"{{source: files, split: synthetic, {languages}}}]'"
+        f'{{source: files, split: synthetic, {languages}, tag: "<bt>"}}]\''
     )
 
 

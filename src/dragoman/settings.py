@@ -169,6 +169,11 @@ def _training_problems(data: DataConfig, train: TrainConfig) -> Iterator[str]:
         yield "train.r_drop: is part of the cross-entropy, of which train.risk=1 leaves nothing"
     if train.average_last and train.average_best:
         yield "train.average_best: either the last checkpoints are averaged or the best"
+    if train.average_best and train.validate_every % train.checkpoint_every:
+        yield (
+            f"train.average_best: train.validate_every={train.validate_every} is no multiple of "
+            f"train.checkpoint_every={train.checkpoint_every}, so not every validated step is saved"
+        )
     if train.schedule in DECAYING and train.warmup_steps >= train.schedule_steps:
         yield (
             f"train.warmup_steps: {train.warmup_steps} leave nothing of "

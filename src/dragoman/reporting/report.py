@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from dragoman import settings
 from dragoman.config import Config
 from dragoman.data.corpora import iter_pairs
 from dragoman.data.tokenizers import UNK
@@ -29,6 +30,7 @@ from dragoman.reporting.breakdown import (
     unseen_share,
 )
 from dragoman.reporting.heatmap import figure_png
+from dragoman.runs import find_run
 
 SHOWN = 8  # sentences of a kind
 STYLE = """
@@ -71,7 +73,7 @@ def _curves(folder: Path) -> str:
     entries = [json.loads(row) for row in log.read_text("utf-8").splitlines()]
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for kind, name in (("train", "training, with label smoothing"), ("validation", "validation")):
+    for kind, name in (("train", "training (what is minimised)"), ("validation", "validation")):
         points = [(e["step"], e[kind]["loss"]) for e in entries if kind in e]
         if points:
             left.plot(*zip(*points, strict=True), label=name)
@@ -137,7 +139,10 @@ def _unknown(translator: Translator, texts: Sequence[str], source: bool) -> floa
 
 
 def _training_words(config: Config) -> tuple[Counter[str], list[str]]:
-    """Count the source words that the run was trained on; say what could not be read."""
+    """Count the source words that the run was trained on; say what could not be read.
+
+    They are those of the run it began with, too; text of both counts once.
+    """
     seen, absent = Counter[str](), []
     for corpus in config.data.corpora:
         if corpus.src == config.data.src:
@@ -145,6 +150,14 @@ def _training_words(config: Config) -> tuple[Counter[str], list[str]]:
                 seen += frequencies(src for src, _ in iter_pairs(config.data, corpus))
             except DragomanError as problem:  # a model that was handed on may come without its text
                 absent.append(str(problem))
+    if config.train.init_from:
+        try:
+            before = settings.load(find_run(config.train.init_from).folder / "config.yaml")
+        except DragomanError as problem:
+            return seen, [*absent, f"the text of the run that this one began with ({problem})"]
+        before.data.root = config.data.root
+        earlier, also_absent = _training_words(before)
+        return seen | earlier, [*absent, *(text for text in also_absent if text not in absent)]
     return seen, absent
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from dragoman.config import TrainConfig
@@ -49,13 +48,7 @@ def averaged_steps(state: TrainState, steps: list[int], train: TrainConfig) -> l
     due = [s for s in steps if s % train.checkpoint_every == 0 or s == train.max_steps]
     if not train.average_best:
         return due[-train.average_last :] if train.average_last else []
-    best = -math.inf
-    for step in sorted(map(int, state.scores)):  # the best so far is saved too, due or not
-        validated = step % train.validate_every == 0 or step == train.max_steps
-        if validated and state.scores[str(step)] > best:
-            best = state.scores[str(step)]
-            due.append(step)
-    scored = [step for step in steps if step in due and str(step) in state.scores]
+    scored = [step for step in due if str(step) in state.scores]
     return sorted(scored, key=lambda step: -state.scores[str(step)])[: train.average_best]
 
 
