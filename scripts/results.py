@@ -84,11 +84,12 @@ def collect(run: Run, row: Row) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for path in found:
         shutil.copy(path, target / path.name)
+    config.run_name = name = f"{row.of}-s{config.seed}"  # whatever it was called here
     settings.save(settings.portable(config), target / "config.yaml")
     if chosen == {"as validated"}:
         chosen = {read_state(best)["scored"]}
     facts = {
-        "run": run.name,
+        "run": name,
         "parameters": sum(t.numel() for t in read_tensors(best / "model.safetensors").values()),
         "minutes": round(state["seconds"] / 60, 1),
         "target_tokens": state["target_tokens"],

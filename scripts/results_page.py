@@ -52,15 +52,24 @@ mean `bleu`, by bootstrap over sentences; p is of the paired bootstrap against t
 that one translates the same pair, and does not say which of the two is better. Both resample
 sentences, not seeds, so they say nothing of what other seeds would give. Minutes are of training
 alone: "56 on 2" took 56 on two threads of a CPU. One thread a run, two runs at once, do about as
-much in the same time. "4 on NVIDIA H200" took 4 on a GPU that nine to thirteen runs shared. The
-command trains the first seed; others are `seed=2 run_name=<row>-s2` and so on.
+much in the same time. "4 on NVIDIA H200" took 4 on a GPU that nine to thirteen runs shared. CPUs
+were of several kinds and did other work beside, and Dragoman became faster between some runs, so
+minutes of two rows do not compare them. The command trains the first seed; others are `seed=2
+run_name=<row>-s2` and so on.
+"""
+GOALS = f"""## Goals
+
+What was to be reached on `{SPLIT}`, set before the first run. The row named is the best of its
+kind on validation, of those with three seeds where there are any. What else was tried for goals
+that are missed is in the tables of recipes below.
 """
 RECIPES = """## Recipes tried
 
 Every recipe was judged on the validation split, with the search of the results; test sets play no
 part here. Runs are shortened, so that more of them can be tried: compare within a table. Each is
-one seed, and seeds alone move BLEU: a difference of less than half a point says little. `make
-results ARGS=--recipes` trains what is missing.
+one seed, and seeds alone move BLEU: a difference of less than a point says little. Weights are
+those that were scored: `raw`, `ema` (the moving average) or `average` (of checkpoints, where it
+validated better than the best of them). `make results ARGS=--recipes` trains what is missing.
 """
 
 
@@ -288,17 +297,47 @@ def trial(row: Row) -> list[str]:
     if row.search:
         words += f" scored with `{' '.join(row.search)}`"
     if not folders:
-        return [row.name, row.why, "not trained yet", "", "", "", "", words]
+        return [row.name, row.why, "not trained yet", *[""] * 5, words]
     facts = [json.loads((path / "run.json").read_text()) for path in folders]
+    why = row.why if row.search or row.of == row.name else f"{row.why} (the run of {row.of})"
     return [
         f"[{row.name}](results/recipes/{row.name})",
-        row.why,
+        why,
         f"{on_validation(folders):.2f}",
+        ", ".join(dict.fromkeys(f["weights"] for f in facts)),
         str(len(folders)),
         f"{facts[0]['parameters'] / 1e6:.1f} M",
         minutes(facts),
         f"{statistics.mean(f['target_tokens'] for f in facts) / 1e6:.1f} M",
         words,
+    ]
+
+
+class Goal(NamedTuple):
+    """What a row was to reach."""
+
+    what: str
+    row: str
+    metric: str
+    least: float
+
+
+def read_goals() -> list[Goal]:
+    """Return the goals of ``results.yaml``."""
+    return [Goal(**goal) for goal in yaml.safe_load(ROWS.read_text(encoding="utf-8"))["goals"]]
+
+
+def outcome(goal: Goal, found: Scored) -> list[str]:
+    """Return a line about a goal."""
+    values = [score[goal.metric].score for score in found.scores]
+    mean = statistics.mean(values)
+    return [
+        goal.what,
+        f"`{goal.metric}` {goal.least:.1f}",
+        f"[{goal.row}](results/{goal.row})",
+        f"{mean:.2f}",
+        ", ".join(f"{value:.2f}" for value in values) if len(values) > 1 else "",
+        "reached" if mean >= goal.least else f"missed by {goal.least - mean:.2f}",
     ]
 
 
@@ -326,6 +365,10 @@ def page(rows: list[Row], root: Path) -> str:
     parts = [INTRODUCTION, *markdown(head, lines), ""]
     if made := text_made_first([row for row in rows if not row.is_trial]):
         parts += ["Texts made by other models (`make results` does it too):", "", *made, ""]
+    scored = {found.row.name: found for found in there}
+    outcomes = [outcome(goal, scored[goal.row]) for goal in read_goals() if goal.row in scored]
+    head = ["goal", "at least", "row", "mean", "each seed", ""]
+    parts += [GOALS, *markdown(head, outcomes), ""] if outcomes else []
     if missing:
         parts += ["Not trained yet (`make results` does):", "", *missing, ""]
     parts += [
@@ -334,8 +377,8 @@ def page(rows: list[Row], root: Path) -> str:
         *dict.fromkeys(f"* `{name}`: {one.signatures[name]}" for name in COLUMNS for one in there),
         "",
     ]
-    head = ["recipe", "what and why", "`bleu`", "seeds", "parameters", "minutes", "target tokens"]
-    head += ["words for train.py"]
+    head = ["recipe", "what and why", "`bleu`", "weights", "seeds", "parameters", "minutes"]
+    head += ["target tokens", "words for train.py"]
     groups = dict.fromkeys(row.group for row in rows if row.is_trial)
     for number, group in enumerate(groups):
         tried = [trial(row) for row in rows if row.group == group]

@@ -16,6 +16,8 @@ import yaml
 
 import tinyruns
 from dragoman import cli, settings
+from dragoman.compose import compose_config
+from dragoman.config import Config
 
 MULTI30K = Path(os.environ.get("MULTI30K", tinyruns.ROOT / "data" / "multi30k" / "raw"))
 
@@ -32,6 +34,30 @@ def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_the_page_is_what_its_evidence_gives(results: ModuleType) -> None:
     page = (tinyruns.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert page == results.page.page(results.read_rows(), MULTI30K)
+
+
+def validated(config: Config) -> set[int]:
+    return {*range(0, config.train.max_steps, config.train.validate_every), config.train.max_steps}
+
+
+def test_the_commands_on_the_page_are_those_of_the_runs(results: ModuleType) -> None:
+    """Keys that change the weights are the same, and so are the steps that were validated."""
+    checked = 0
+    for row in results.read_rows():
+        for seed in row.seeds:
+            folder = results.evidence(row, seed)
+            if not results.is_done(row, seed):
+                continue
+            where = {"runs": Config.checkpoint_dir, "seed": seed}
+            words = [*(word.format(**where) for word in row.args), f"seed={seed}"]
+            config = settings.portable(compose_config(tinyruns.CONFIGS, words)[0])
+            there = settings.load(folder / "config.yaml")
+            if json.loads((folder / "run.json").read_text())["weights"] == "raw":
+                there.train.ema_decay = config.train.ema_decay  # an average that is not scored
+            assert settings.fixed_keys(there) == settings.fixed_keys(config), row.name
+            assert validated(there) == validated(config), row.name
+            checked += 1
+    assert checked > 50
 
 
 def test_more_runs_than_gpus_share_them(
