@@ -144,3 +144,26 @@ def test_a_run_of_both_directions_is_compared_with_one_of_its_own_pair(
     assert "paired against back" in capsys.readouterr().out
     assert main(["report", str(runs / "both"), *where]) == 2
     assert "scores.test.en-de.json: no such file" in capsys.readouterr().err
+
+
+def test_a_recurrent_run_of_both_directions_does_it_all_too(both: Path, tmp_path: Path) -> None:
+    corpora = {"data__corpora": [asdict(corpus) for corpus in BOTH]}
+    made = tinyruns.config(both, tinyruns.RNN, run_name="rnn", train__max_steps=4, **corpora)
+    run = str(tinyruns.train_run(made).folder)
+    for pair in ("de-en", "en-de"):
+        src, tgt = pair.split("-")
+        where, label = ["--pair", pair], "test" if pair == "de-en" else f"test.{pair}"
+        assert main(["evaluate", run, "--split", "test", *where]) == 0
+        assert main(["report", run, "--split", "test", *where]) == 0
+        page = (Path(run) / f"report.{label}.html").read_text("utf-8")
+        assert f"{src} to {tgt}, test" in page
+        assert page.count("data:image/png;base64,") == 1 + 3
+        assert "Not counted" not in page
+        text, output = both / "text" / f"train.{src}", tmp_path / pair / "pairs"
+        words = ["--input", str(text), "--output", str(output)]
+        assert main(["backtranslate", run, *where, *words]) == 0
+        sides = {c: (tmp_path / pair / f"pairs.{c}").read_text("utf-8") for c in (src, tgt)}
+        kept = sides[src].splitlines()
+        lines = dict.fromkeys(text.read_text("utf-8").splitlines())
+        assert kept == [line for line in lines if line in set(kept)]
+        assert len(sides[tgt].splitlines()) == len(kept) > 20
