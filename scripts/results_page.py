@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 import yaml
 
 from dragoman import settings
-from dragoman.config import Config
+from dragoman.config import Config, DataConfig
 from dragoman.data.corpora import read_pairs
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import METRICS, MetricResult
@@ -70,6 +71,8 @@ part here. Runs are shortened, so that more of them can be tried: compare within
 one seed, and seeds alone move BLEU: a difference of less than a point says little. Weights are
 those that were scored: `raw`, `ema` (the moving average) or `average` (of checkpoints, where it
 validated better than the best of them). `make results ARGS=--recipes` trains what is missing.
+Mixtures, lengths and rates of `transformer_best`, `transformer_german` and `transformer_tuned`
+follow from what is seen here and were set once.
 """
 
 
@@ -181,6 +184,34 @@ class Scored(NamedTuple):
     facts: list[dict[str, Any]]
 
 
+def config_of(folder: Path, root: Path) -> Config:
+    """Return the config of a run, its data set where it is here."""
+    config = settings.load(folder / "config.yaml")
+    config.data.root = str(root)
+    return config
+
+
+def rescored(
+    folder: Path, data: DataConfig, split: str, names: Sequence[str]
+) -> tuple[dict[str, MetricResult], dict[str, Any]]:
+    """Score a run's hypotheses again; return that and what its scores say.
+
+    Raises:
+        DragomanError: if the two differ.
+    """
+    hypotheses = read_hypotheses(folder / f"hypotheses.{split}.txt")
+    _, references = read_pairs(data, split)
+    said = json.loads((folder / f"scores.{split}.json").read_text("utf-8"))
+    found = {name: METRICS[name](hypotheses, references, data.tgt) for name in names}
+    for name, result in found.items():
+        if round(result.score, 4) != said[name]["score"]:
+            raise DragomanError(
+                f"{folder}: the hypotheses score {result.score:.4f} {name} on {split}, not what is "
+                "said"
+            )
+    return found, said
+
+
 def load(row: Row, root: Path) -> Scored | None:
     """Read a row's evidence; None if there is none.
 
@@ -192,19 +223,12 @@ def load(row: Row, root: Path) -> Scored | None:
     if not seeds:
         return None
     folders = [evidence(row, seed) for seed in seeds]
-    config = settings.load(folders[0] / "config.yaml")
-    config.data.root = str(root)
-    _, references = read_pairs(config.data, SPLIT)
+    config = config_of(folders[0], root)
     scores, signatures = [], dict[str, str]()
     for path in folders:
-        hypotheses = read_hypotheses(path / f"hypotheses.{SPLIT}.txt")
-        said = json.loads((path / f"scores.{SPLIT}.json").read_text())
-        found = {name: METRICS[name](hypotheses, references, config.data.tgt) for name in COLUMNS}
-        for name, result in found.items():
-            if round(result.score, 4) != said[name]["score"]:
-                raise DragomanError(
-                    f"{path}: the hypotheses score {result.score:.4f} {name}, not what is said"
-                )
+        rescored(path, config.data, "val", ["bleu"])
+        found, said = rescored(path, config.data, SPLIT, COLUMNS)
+        for name in COLUMNS:
             signatures[name] = f"`{said[name]['signature']}`"
             if "preprocessing" in said[name]:
                 signatures[name] += f" on text {said[name]['preprocessing']}"
@@ -290,14 +314,21 @@ def text_made_first(rows: list[Row]) -> list[str]:
     return lines
 
 
-def trial(row: Row) -> list[str]:
-    """Return a line about a recipe, tried or not yet."""
+def trial(row: Row, root: Path) -> list[str]:
+    """Return a line about a recipe, tried or not yet.
+
+    Raises:
+        DragomanError: if hypotheses do not score what is said; those of the first trials are gone.
+    """
     folders = [evidence(row, seed) for seed in row.seeds if is_done(row, seed)]
     words = f"`{row.words}`"
     if row.search:
         words += f" scored with `{' '.join(row.search)}`"
     if not folders:
         return [row.name, row.why, "not trained yet", *[""] * 5, words]
+    for path in folders:
+        if (path / "hypotheses.val.txt").exists():
+            rescored(path, config_of(path, root).data, "val", ["bleu"])
     facts = [json.loads((path / "run.json").read_text()) for path in folders]
     why = row.why if row.search or row.of == row.name else f"{row.why} (the run of {row.of})"
     return [
@@ -381,7 +412,7 @@ def page(rows: list[Row], root: Path) -> str:
     head += ["target tokens", "words for train.py"]
     groups = dict.fromkeys(row.group for row in rows if row.is_trial)
     for number, group in enumerate(groups):
-        tried = [trial(row) for row in rows if row.group == group]
+        tried = [trial(row, root) for row in rows if row.group == group]
         parts += [RECIPES] if number == 0 else []
         parts += [f"### {group}", "", *markdown(head, tried), ""]
     return "\n".join(parts)
