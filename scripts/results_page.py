@@ -206,7 +206,7 @@ def rescored(
     for name, result in found.items():
         if round(result.score, 4) != said[name]["score"]:
             raise DragomanError(
-                f"{folder}: the hypotheses score {result.score:.4f} {name} on {split}, not what is "
+                f"{folder}: on {split} the hypotheses score {result.score:.4f} {name}, not what is "
                 "said"
             )
     return found, said
@@ -355,7 +355,8 @@ class Goal(NamedTuple):
 
 def read_goals() -> list[Goal]:
     """Return the goals of ``results.yaml``."""
-    return [Goal(**goal) for goal in yaml.safe_load(ROWS.read_text(encoding="utf-8"))["goals"]]
+    found = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
+    return [Goal(**goal) for goal in found.get("goals", [])]
 
 
 def outcome(goal: Goal, found: Scored) -> list[str]:

@@ -131,9 +131,10 @@ def test_missing_runs_are_trained_scored_and_collected(
         {"row": "longer", "args": further, "after": ["small-s1"]},
         {"row": "voted", "of": "small", "search": ["decode.method=mbr"]},
     ]
-    (tmp_path / "rows.yaml").write_text(
-        yaml.safe_dump({"results": rows, "recipes": {"In four steps": tried}, "texts": [made]})
-    )
+    goals = [{"what": what, "row": "small", "metric": "bleu", "least": least}
+             for what, least in (("low", 0.0), ("high", 101.0))]  # fmt: skip
+    sections = {"goals": goals, "recipes": {"In four steps": tried}, "texts": [made]}
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({"results": rows, **sections}))
     monkeypatch.setattr(results.page, "ROWS", tmp_path / "rows.yaml")
     monkeypatch.setattr(results.page, "RESULTS", tmp_path / "docs" / "results")
     monkeypatch.setattr(results.page, "SPLIT", "test")
@@ -156,6 +157,10 @@ def test_missing_runs_are_trained_scored_and_collected(
     assert (tmp_path / "synthetic" / "made.de").exists()
     assert (tmp_path / "docs" / "results" / "texts" / "made.json").exists()
     assert "| wider | More is more. | not trained yet |" in page
+    mean = sum(scores) / 2
+    of_both = f"[small](results/small) | {mean:.2f} | {scores[0]:.2f}, {scores[1]:.2f}"
+    assert f"| low | `bleu` 0.0 | {of_both} | reached |" in page
+    assert f"| high | `bleu` 101.0 | {of_both} | missed by {101 - mean:.2f} |" in page
     # What is unfinished, or scored with another search, is no evidence.
     state = tmp_path / "runs" / "small-s1" / "step-4" / "state.json"
     scored = tmp_path / "runs" / "small-s1" / "scores.test.json"
@@ -177,7 +182,8 @@ def test_missing_runs_are_trained_scored_and_collected(
     assert "| More is more. |" in page
     assert f"**{sum(scores) / 2:.2f} (sd" in page
     wider = tmp_path / "docs" / "results" / "recipes" / "wider" / "1"
-    assert {path.name for path in wider.iterdir()} == {"config.yaml", "run.json", "scores.val.json"}
+    kept = {"config.yaml", "hypotheses.val.txt", "run.json", "scores.val.json", "train.jsonl"}
+    assert {path.name for path in wider.iterdir()} == kept
     assert not list((tmp_path / "runs" / "wider-s1").glob("scores.test*"))
     # One goes on from the run of another, one is only scored again with another search.
     assert "train.init_from=checkpoints/small-s1 data.tokenizer.from_run=checkpoints/" in page
