@@ -372,6 +372,8 @@ def test_a_report_is_one_page_that_needs_nothing_else(
     assert "times seen in training" in text
     assert "times seen in training" not in without
     assert "% of the source tokens are unknown to the model" in without
+    written = (home / "checkpoints/one/hypotheses.test.txt").read_text("utf-8").count("<unk>")
+    assert f"It wrote &lt;unk&gt; {written} times." in without
     assert main(["report", "one", "--split", "test", "decode.beam_size=1"]) == 2
     assert "report: shows translations that are there" in capsys.readouterr().err
     assert main(["report", "words", "--split", "test"]) == 2

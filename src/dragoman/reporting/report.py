@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from dragoman import settings
 from dragoman.config import Config
 from dragoman.data.corpora import iter_pairs
-from dragoman.data.tokenizers import UNK
+from dragoman.data.tokenizers import SPECIALS, UNK
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError
 from dragoman.evaluation.scores import origin_words
@@ -171,9 +171,11 @@ def _rarity(translator: Translator, found: Sequence[Sentence]) -> str:
         share = 100 * unseen_share(sources, seen)
         parts.insert(0, _buckets("times seen in training", buckets))
         parts.append(f"<p>{share:.1f} % of the source words never occur in training.</p>")
+    written = sum(s.hypothesis.count(SPECIALS[UNK]) for s in found)
     parts.append(
         f"<p>{100 * _unknown(translator, sources, True):.2f} % of the source tokens are unknown to "
-        f"the model, {100 * _unknown(translator, references, False):.2f} % of the reference's.</p>"
+        f"the model, {100 * _unknown(translator, references, False):.2f} % of the reference's. It "
+        f"wrote {escape(SPECIALS[UNK])} {written} times.</p>"
     )
     return "\n".join(parts)
 
