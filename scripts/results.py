@@ -84,12 +84,12 @@ def collect(run: Run, row: Row) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for path in found:
         shutil.copy(path, target / path.name)
-    config.run_name = name = f"{row.of}-s{config.seed}"  # whatever it was called here
+    config.run_name = row.run_name(config.seed)  # whatever it was called here
     settings.save(settings.portable(config), target / "config.yaml")
     if chosen == {"as validated"}:
         chosen = {read_state(best)["scored"]}
     facts = {
-        "run": name,
+        "run": config.run_name,
         "parameters": sum(t.numel() for t in read_tensors(best / "model.safetensors").values()),
         "minutes": round(state["seconds"] / 60, 1),
         "target_tokens": state["target_tokens"],
@@ -137,11 +137,11 @@ def prepare(row: Row, own: list[str]) -> None:
 
 def make(row: Row, seed: int, own: list[str]) -> None:
     """Train, score and collect one run; one that is done is only trained, where it is not here."""
-    run = Run(runs_folder(own) / f"{row.of}-s{seed}")
+    run = Run(runs_folder(own) / row.run_name(seed))
     log = run.folder.parent / ".results" / f"{run.name}.log"
     # Two runs that share cores must not both use all of them: their threads would wait in turn.
     threads = option(own, "threads", "")
-    args = [word.format(runs=run.folder.parent, seed=seed) for word in row.args]
+    args = row.words_for(seed, run.folder.parent)
     words = ["train.py", *args, f"seed={seed}", f"run_name={run.name}", *own]
     run_python(words, log, threads)
     if is_done(row, seed):

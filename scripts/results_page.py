@@ -122,11 +122,18 @@ class Row(NamedTuple):
         """The runs of other rows that it builds on."""
         return {*self.after, *(run for text in self.texts for run in text.by)}
 
+    def run_name(self, seed: int) -> str:
+        """Return the name of the run that one seed's evidence comes from."""
+        return f"{self.of}-s{seed}"
+
+    def words_for(self, seed: int, runs: object = Config.checkpoint_dir) -> list[str]:
+        """Return the words for train.py, where the runs are in a folder ``runs``."""
+        return [word.format(runs=runs, seed=seed) for word in self.args]
+
     @property
     def words(self) -> str:
         """The words for train.py, as a reader types them for the first seed."""
-        where = {"runs": Config.checkpoint_dir, "seed": self.seeds[0]}
-        return shlex.join(word.format(**where) for word in self.args)
+        return shlex.join(self.words_for(self.seeds[0]))
 
 
 def read_rows() -> list[Row]:

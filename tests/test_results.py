@@ -48,8 +48,7 @@ def test_the_commands_on_the_page_are_those_of_the_runs(results: ModuleType) -> 
             folder = results.evidence(row, seed)
             if not results.is_done(row, seed):
                 continue
-            where = {"runs": Config.checkpoint_dir, "seed": seed}
-            words = [*(word.format(**where) for word in row.args), f"seed={seed}"]
+            words = [*row.words_for(seed), f"seed={seed}"]
             config = settings.portable(compose_config(tinyruns.CONFIGS, words)[0])
             there = settings.load(folder / "config.yaml")
             if json.loads((folder / "run.json").read_text())["weights"] == "raw":
