@@ -100,8 +100,8 @@ SUITES = {
 def write_text(folder: Path, multi30k: Path) -> None:
     """Write the tokens that every contender trains on, and the vocabularies."""
     from dragoman.compose import compose_config
-    from dragoman.data.corpora import read_pairs
-    from dragoman.data.encoded import train_or_load_tokenizers
+    from dragoman.data.preparation import train_or_load_tokenizers
+    from dragoman.data.sources import read_pairs
     from dragoman.data.tokenizers import SPECIALS
 
     options = ["+experiment=benchmark", f"data.root={multi30k}", f"data.cache={BENCH / 'cache'}"]

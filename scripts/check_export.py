@@ -21,7 +21,7 @@ import torch
 
 from dragoman.compose import fail
 from dragoman.config import DecodeConfig, TransformerConfig
-from dragoman.data.corpora import read_pairs
+from dragoman.data.sources import read_pairs
 from dragoman.data.tokenizers import EOS, SPECIALS
 from dragoman.decoding.search import search
 from dragoman.decoding.translator import Translator, load_translator

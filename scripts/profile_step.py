@@ -31,9 +31,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dragoman.compose import compose_config, fail
 from dragoman.data.batching import Batch, Bucket
 from dragoman.errors import DragomanError
-from dragoman.models import linear
-from dragoman.models.linear import MULTIPLE, ONEDNN
-from dragoman.models.packing import Packing
+from dragoman.models.fast import linear
+from dragoman.models.fast.linear import MULTIPLE, ONEDNN
+from dragoman.models.fast.packing import Packing
 from dragoman.runs import Run
 from dragoman.training.distributed import Ranks
 from dragoman.training.trainer import Trainer

@@ -36,7 +36,7 @@ import results_page as page
 from dragoman import settings
 from dragoman.compose import fail
 from dragoman.config import Config, DataConfig
-from dragoman.data.corpora import read_pairs, splits_of
+from dragoman.data.sources import read_pairs, splits_of
 from dragoman.errors import DragomanError
 from dragoman.files import write_atomic
 from dragoman.models.weights import read_tensors

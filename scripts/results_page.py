@@ -18,7 +18,7 @@ import yaml
 
 from dragoman import settings
 from dragoman.config import Config, DataConfig
-from dragoman.data.corpora import read_pairs
+from dragoman.data.sources import read_pairs
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import METRICS, MetricResult
 from dragoman.evaluation.scores import read_hypotheses

@@ -20,7 +20,7 @@ from dragoman import __version__
 from dragoman.cli import main
 from dragoman.config import TokenizerConfig
 from dragoman.data.captions import captions
-from dragoman.data.textfiles import read_lines
+from dragoman.data.formats import read_lines
 from dragoman.data.tokenizers import EOS, UNK, train_tokenizers
 from dragoman.decoding.forced import attention_weights
 from dragoman.decoding.translator import load_translator

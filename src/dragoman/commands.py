@@ -162,7 +162,7 @@ def _origin(arguments: argparse.Namespace, runs: Sequence[Run]) -> dict[str, Any
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score runs on a split, and compare with another run if asked to."""
-    from dragoman.data.corpora import read_pairs
+    from dragoman.data.sources import read_pairs
     from dragoman.evaluation.evaluate import evaluate as run_evaluation
     from dragoman.evaluation.evaluate import write_evaluation
     from dragoman.evaluation.scores import format_scores, search_words
@@ -214,7 +214,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 def translate(arguments: argparse.Namespace) -> None:
     """Translate standard input or a file, line by line."""
-    from dragoman.data.textfiles import check_file, decode_lines, read_lines
+    from dragoman.data.formats import check_file, decode_lines, read_lines
     from dragoman.decoding.translator import stream
 
     translator, _, config = _load(arguments)
@@ -271,7 +271,7 @@ def backtranslate(arguments: argparse.Namespace) -> None:
 
 def report(arguments: argparse.Namespace) -> None:
     """Write one HTML page about a run and its translations of a split."""
-    from dragoman.data.corpora import read_pairs
+    from dragoman.data.sources import read_pairs
     from dragoman.evaluation.scores import read_scores
     from dragoman.files import write_atomic
     from dragoman.reporting.breakdown import sentences_of
@@ -304,7 +304,7 @@ def report(arguments: argparse.Namespace) -> None:
 
 def attention(arguments: argparse.Namespace) -> None:
     """Draw the attention of a sentence, or measure its alignments on the embedded corpus."""
-    from dragoman.data.corpora import read_pairs
+    from dragoman.data.sources import read_pairs
     from dragoman.reporting.attention import caption_alignment, draw_attention
 
     translator, runs, config = _load(arguments)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dragoman.models import dropout as dropout_module
-from dragoman.models.dropout import draw, dropout, keep_mask, relu_dropout
+from dragoman.models.fast.dropout import draw, dropout, keep_mask, relu_dropout
 
 # Draws per test; a rate of 0.5 is then known to 0.0005 (one standard deviation).
 MANY = 1_000_000

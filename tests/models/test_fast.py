@@ -13,9 +13,9 @@ from torch.nn import functional as F
 import tiny
 from dragoman.data.batching import Batch
 from dragoman.models.attention import KeyValue, attend, fold, masked_softmax, unfold
-from dragoman.models.linear import ONEDNN, ROWS, _Packed, linear, product
-from dragoman.models.packing import MULTIPLE, Packing
-from dragoman.models.short import short_attention
+from dragoman.models.fast.linear import ONEDNN, ROWS, _Packed, linear, product
+from dragoman.models.fast.packing import MULTIPLE, Packing
+from dragoman.models.fast.short import short_attention
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 import tinyruns
 from dragoman import settings
 from dragoman.config import Config, CorpusConfig
-from dragoman.data.encoded import build_training_set, train_or_load_tokenizers
+from dragoman.data.preparation import build_training_set, train_or_load_tokenizers
 from dragoman.decoding.translator import load_translator
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.training import trainer as trainer_module

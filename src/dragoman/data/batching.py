@@ -110,7 +110,7 @@ def decoder_inputs(tgt_BT: Tensor) -> Tensor:
 
 
 class PairSource(Protocol):
-    """What batching needs of a training set (``dragoman.data.mixture.TrainingSet``)."""
+    """What batching needs of a training set (``dragoman.data.dataset.TrainingSet``)."""
 
     def epoch_pairs(self, epoch: int) -> IntArray:
         """Return the numbers of the sentence pairs of an epoch, a number for each copy."""

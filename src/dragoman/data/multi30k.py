@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dragoman.data.textfiles import check_file, remembered_sha256, sha256_of
+from dragoman.data.formats import check_file, remembered_sha256, sha256_of
 from dragoman.errors import DragomanError, nearest, one_of
 
 LANGUAGES = ("de", "en", "fr", "cs")

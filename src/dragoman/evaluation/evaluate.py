@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dragoman.config import DecodeConfig
-from dragoman.data.corpora import read_pairs
+from dragoman.data.sources import read_pairs
 from dragoman.decoding.translator import Translator
 from dragoman.evaluation.scores import score, write_hypotheses, write_scores
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from dragoman.data.textfiles import decode_lines
+from dragoman.data.formats import decode_lines
 from dragoman.errors import DragomanError
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dragoman.models.dropout import dropout as drop
-from dragoman.models.linear import Linear, linear
-from dragoman.models.packing import Packing
+from dragoman.models.fast.dropout import dropout as drop
+from dragoman.models.fast.linear import Linear, linear
+from dragoman.models.fast.packing import Packing
+from dragoman.models.fast.short import hiding, short_attention
 from dragoman.models.positions import Positions
-from dragoman.models.short import hiding, short_attention
 
 
 class Score(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dragoman.models.dropout import dropout
+from dragoman.models.fast.dropout import dropout
 
 
 class Embedding(nn.Embedding):

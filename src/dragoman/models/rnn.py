@@ -20,10 +20,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from dragoman.config import RNNConfig
 from dragoman.data.batching import Batch, length_mask
 from dragoman.models.attention import Attention, KeyValue
-from dragoman.models.cells import Step, Unrolled, one_step, sweep
-from dragoman.models.dropout import dropout
 from dragoman.models.embeddings import build_embeddings
-from dragoman.models.linear import aligned, product
+from dragoman.models.fast.cells import Step, Unrolled, one_step, sweep
+from dragoman.models.fast.dropout import dropout
+from dragoman.models.fast.linear import aligned, product
 
 
 class RNNState(NamedTuple):

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from dragoman.config import TransformerConfig
 from dragoman.data.batching import Batch, length_mask
 from dragoman.models.attention import KeyValue, MultiHeadAttention, causal_mask
-from dragoman.models.dropout import dropout, relu_dropout
 from dragoman.models.embeddings import build_embeddings
-from dragoman.models.linear import Linear
-from dragoman.models.packing import Packing
+from dragoman.models.fast.dropout import dropout, relu_dropout
+from dragoman.models.fast.linear import Linear
+from dragoman.models.fast.packing import Packing
 from dragoman.models.positions import POSITIONS, Positions
 
 

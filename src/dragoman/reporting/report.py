@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from dragoman import settings
 from dragoman.config import Config
-from dragoman.data.corpora import iter_pairs
+from dragoman.data.sources import iter_pairs
 from dragoman.data.tokenizers import SPECIALS, UNK
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError

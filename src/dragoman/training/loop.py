@@ -18,7 +18,7 @@ from torch import Tensor
 from dragoman import settings
 from dragoman.config import Config, TrainConfig
 from dragoman.data.batching import Bucket
-from dragoman.data.words import SpacyTokenizer
+from dragoman.data.tokenizers.spacy import SpacyTokenizer
 from dragoman.errors import DragomanError
 from dragoman.models.seq2seq import count_parameters
 from dragoman.reporting.board import profiler

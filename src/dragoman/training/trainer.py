@@ -18,10 +18,10 @@ from torch.profiler import record_function
 from dragoman import settings
 from dragoman.config import Config
 from dragoman.data.batching import Batch, BatchOrder, BatchStream, Bucket
-from dragoman.data.corpora import corpus_fingerprint
 from dragoman.data.draws import seed_of
-from dragoman.data.encoded import build_training_set, train_or_load_tokenizers
+from dragoman.data.preparation import build_training_set, train_or_load_tokenizers
 from dragoman.data.resident import MOST_TOKENS, ResidentRows
+from dragoman.data.sources import corpus_fingerprint
 from dragoman.data.tokenizers import load_tokenizers
 from dragoman.decoding.translator import choose_device, load_translator, same_tokens
 from dragoman.errors import DragomanError

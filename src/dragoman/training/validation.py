@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dragoman.config import Config
 from dragoman.data.batching import Batch, length_mask
-from dragoman.data.corpora import read_pairs
+from dragoman.data.sources import read_pairs
 from dragoman.data.tokenizers import EOS, Tokenizer
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dragoman.config import TokenizerConfig
-from dragoman.data.tokens import (
+from dragoman.data.tokenizers.base import (
     EOS,
     PAD,
     SPECIALS,

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.config import TokenizerConfig
-from dragoman.data.mixture import TrainingSet
+from dragoman.data.dataset import TrainingSet
 from dragoman.data.ragged import Ragged, merge, ranges, starts_of, sums, take
-from dragoman.data.subwords import make_sampler
+from dragoman.data.store import EncodedCorpus, UnitCorpus
 from dragoman.data.tokenizers import EOS, Tokenizer, make_cutter, train_tokenizers
-from dragoman.data.units import EncodedCorpus, UnitCorpus
+from dragoman.data.tokenizers.sampling import make_sampler
 from dragoman.errors import DragomanError
 
 PEOPLE = ["Mann", "Frau", "Kind", "Hund", "Mädchen", "Junge"]
@@ -264,7 +264,7 @@ def test_unit_numbers_take_two_bytes_while_they_fit(
 
 
 def test_bytes_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dragoman.data.units._CHUNK", 10)  # the files are written piece by piece
+    monkeypatch.setattr("dragoman.data.store._CHUNK", 10)  # the files are written piece by piece
     found = corpus(tmp_path, PAIRS * 20, "unigram")
     data = training_set([found], "unigram")
     folder = tmp_path / found.units.key
@@ -291,7 +291,7 @@ import sys, hashlib
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, {folder!r})
-import test_mixture as t
+import test_dataset as t
 name = sys.argv[2]
 data = t.training_set([t.corpus(Path(sys.argv[1]), t.PAIRS, name)], name, weights=[1.5])
 rows = data.rows(data.epoch_pairs(4), 4)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dragoman.models.dropout import draw, keep, keep_mask
+from dragoman.models.fast.dropout import draw, keep, keep_mask
 
 
 def hiding(mask: Tensor, scores: Tensor) -> Tensor:

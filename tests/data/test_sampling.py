@@ -16,9 +16,14 @@ from hypothesis import strategies as st
 
 from dragoman.config import TokenizerConfig
 from dragoman.data.ragged import Ragged
-from dragoman.data.sentencepieces import SPACE, Inventory, SentencePieceTokenizer
-from dragoman.data.subwords import BPEDropoutSampler, Sampler, UnigramSampler, make_sampler
 from dragoman.data.tokenizers import UNK, train_from_counts
+from dragoman.data.tokenizers.sampling import (
+    BPEDropoutSampler,
+    Sampler,
+    UnigramSampler,
+    make_sampler,
+)
+from dragoman.data.tokenizers.sentencepiece import SPACE, Inventory, SentencePieceTokenizer
 
 TEXT = (
     "a man in a red shirt is standing on the side of the street while two women are talking "
@@ -200,7 +205,7 @@ def test_more_words_than_are_simulated_at_once(monkeypatch: pytest.MonkeyPatch) 
     _, sampler = SAMPLERS["bpe"]
     numbers = np.arange(400) % len(WORDS)
     whole = rows(sampler.sample(numbers, keys(400)))
-    monkeypatch.setattr("dragoman.data.subwords._CELLS", 50)
+    monkeypatch.setattr("dragoman.data.tokenizers.sampling._CELLS", 50)
     assert rows(sampler.sample(numbers, keys(400))) == whole
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dragoman.data.cache import cache_key, cached_folder
 from dragoman.data.ragged import IntArray, Ragged, chunks, sums, take
-from dragoman.data.tokens import Cutter, Tokenizer
+from dragoman.data.tokenizers.base import Cutter, Tokenizer
 
 FORMAT = 1  # of everything in the cache; raise it when a file or a rule changes
 _CHUNK = 1 << 20  # numbers held in memory before they go to the file

@@ -1,7 +1,7 @@
 """Tokenizers by kind: how they are trained and loaded.
 
 Both kinds cut text into independent units first (``Cutter``), and turn each unit into token ids
-(``Tokenizer``); ``tokens`` has what they share.
+(``Tokenizer``); ``base`` has what they share.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from dragoman import settings
 from dragoman.config import TokenizerConfig
-from dragoman.data.sentencepieces import (
+from dragoman.data.tokenizers.base import BOS, EOS, PAD, SPECIALS, UNK, Cutter, Tokenizer, normalise
+from dragoman.data.tokenizers.sentencepiece import (
     SentencePieceTokenizer,
     WhitespaceCutter,
     load_sentencepiece,
     train_sentencepiece,
 )
-from dragoman.data.tokens import BOS, EOS, PAD, SPECIALS, UNK, Cutter, Tokenizer, normalise
-from dragoman.data.words import SpacyCutter, SpacyTokenizer, load_spacy, train_spacy
+from dragoman.data.tokenizers.spacy import SpacyCutter, SpacyTokenizer, load_spacy, train_spacy
 from dragoman.errors import DragomanError
 from dragoman.runs import Run
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from dragoman.config import TokenizerConfig
 from dragoman.data.draws import GOLDEN, mix, unit_interval
 from dragoman.data.ragged import IntArray, Ragged, starts_of, sums, take
-from dragoman.data.sentencepieces import SPACE, Inventory, SentencePieceTokenizer
-from dragoman.data.tokens import UNK, Tokenizer
+from dragoman.data.tokenizers.base import UNK, Tokenizer
+from dragoman.data.tokenizers.sentencepiece import SPACE, Inventory, SentencePieceTokenizer
 
 _CELLS = 1 << 16  # symbols that BPE-dropout works on at once
 _NO_MERGE = np.iinfo(np.int32).max

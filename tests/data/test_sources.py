@@ -12,15 +12,15 @@ import pytest
 
 from dragoman import config
 from dragoman.config import CorpusConfig, DataConfig
-from dragoman.data import multi30k, textfiles
-from dragoman.data.corpora import (
+from dragoman.data import formats, multi30k
+from dragoman.data.formats import decode_lines, read_jsonl, read_lines, read_tsv, zip_lines
+from dragoman.data.sources import (
     SOURCES,
     corpus_fingerprint,
     iter_pairs,
     read_pairs,
     splits_of,
 )
-from dragoman.data.textfiles import decode_lines, read_jsonl, read_lines, read_tsv, zip_lines
 from dragoman.errors import DragomanError
 
 
@@ -428,11 +428,11 @@ def test_fingerprints_tell_directions_splits_and_sources_apart(tmp_path: Path) -
 
 def test_an_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "text", "ein\n")
-    first = textfiles.remembered_sha256(path)
-    monkeypatch.setattr(textfiles, "sha256_of", lambda _: "hashed again")
-    assert textfiles.remembered_sha256(path) == first
+    first = formats.remembered_sha256(path)
+    monkeypatch.setattr(formats, "sha256_of", lambda _: "hashed again")
+    assert formats.remembered_sha256(path) == first
     write(path, "eins\n")
-    assert textfiles.remembered_sha256(path) == "hashed again"
+    assert formats.remembered_sha256(path) == "hashed again"
 
 
 # Multi30k.
@@ -474,7 +474,7 @@ def test_a_file_that_is_not_of_multi30k_is_refused(
     assert message.startswith(f"{wrong}: ")
     assert "SHA-256" in message
     assert "`make data`" in message
-    monkeypatch.setitem(multi30k.CHECKSUMS, "val.de.gz", textfiles.sha256_of(wrong))
+    monkeypatch.setitem(multi30k.CHECKSUMS, "val.de.gz", formats.sha256_of(wrong))
     assert read_pairs(data, "val") == (["ein"], ["one"])
 
 

@@ -1,6 +1,6 @@
 """The training mixture as token ids, memory-mapped: which pairs, how long, and their rows.
 
-Nothing here is a Python object per sentence: a corpus is a few arrays on disk (``units``), and a
+Nothing here is a Python object per sentence: a corpus is a few arrays on disk (``store``), and a
 sentence is a number. A corpus's tag begins its sources, to name the language wanted (Johnson et al.
 2017, section 3) or text that a model made (Caswell et al. 2019).
 """
@@ -24,9 +24,9 @@ from dragoman.data.ragged import (
     sums,
     take,
 )
-from dragoman.data.subwords import Sampler
+from dragoman.data.store import SIDES, EncodedCorpus
 from dragoman.data.tokenizers import EOS
-from dragoman.data.units import SIDES, EncodedCorpus
+from dragoman.data.tokenizers.sampling import Sampler
 from dragoman.errors import DragomanError
 
 _SRC, _TGT, _SELECT = 0, 1, 2  # what a draw is for

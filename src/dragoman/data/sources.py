@@ -16,7 +16,7 @@ from typing import Protocol
 
 from dragoman.config import CorpusConfig, DataConfig
 from dragoman.data import captions, multi30k
-from dragoman.data.textfiles import (
+from dragoman.data.formats import (
     Pair,
     check_file,
     read_jsonl,

@@ -69,7 +69,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def detokenize(self, tokens: Sequence[str]) -> str:
-        """Return the text of printable tokens (see ``tokens``), white space normalised."""
+        """Return the text of printable tokens (see ``base``), white space normalised."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_mixture import PAIRS, SAMPLED, WORDS, split
+from test_dataset import PAIRS, SAMPLED, WORDS, split
 
-import dragoman.data.encoded as encoded
+import dragoman.data.preparation as preparation
 from dragoman.config import CorpusConfig, DataConfig, TokenizerConfig
-from dragoman.data.encoded import build_training_set, train_or_load_tokenizers
+from dragoman.data.preparation import build_training_set, train_or_load_tokenizers
 from dragoman.data.tokenizers import Tokenizer, train_tokenizers
 
 
@@ -24,8 +24,8 @@ def text_files(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         reads.append(1)
         yield from PAIRS
 
-    monkeypatch.setattr(encoded, "iter_pairs", iter_pairs)
-    monkeypatch.setattr(encoded, "corpus_fingerprint", lambda data, corpus: "abc")
+    monkeypatch.setattr(preparation, "iter_pairs", iter_pairs)
+    monkeypatch.setattr(preparation, "corpus_fingerprint", lambda data, corpus: "abc")
     return reads
 
 

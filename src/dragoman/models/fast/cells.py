@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dragoman.models.linear import product, suits_onednn
+from dragoman.models.fast.linear import product, suits_onednn
 
 # (input (B, I), hidden (B, D), cell (B, D)) -> (hidden, cell); a GRU passes its cell through.
 Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

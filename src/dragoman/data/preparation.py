@@ -9,9 +9,9 @@ from pathlib import Path
 
 from dragoman.config import CorpusConfig, DataConfig
 from dragoman.data.cache import cache_key, cached_folder
-from dragoman.data.corpora import corpus_fingerprint, iter_pairs
-from dragoman.data.mixture import TrainingSet
-from dragoman.data.subwords import make_sampler
+from dragoman.data.dataset import TrainingSet
+from dragoman.data.sources import corpus_fingerprint, iter_pairs
+from dragoman.data.store import FORMAT, SIDES, EncodedCorpus, UnitCorpus, package_versions
 from dragoman.data.tokenizers import (
     NOT_LEARNT,
     Cutter,
@@ -21,7 +21,7 @@ from dragoman.data.tokenizers import (
     tokenizers_of,
     train_from_counts,
 )
-from dragoman.data.units import FORMAT, SIDES, EncodedCorpus, UnitCorpus, package_versions
+from dragoman.data.tokenizers.sampling import make_sampler
 from dragoman.runs import find_run
 
 

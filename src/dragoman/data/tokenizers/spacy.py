@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.config import TokenizerConfig
-from dragoman.data.tokens import (
+from dragoman.data.tokenizers.base import (
     EOS,
     SPECIALS,
     UNK,
