@@ -12,6 +12,7 @@ from typing import Any
 
 from dragoman import compose
 from dragoman.config import CorpusConfig
+from dragoman.settings import accepted_names
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -46,8 +47,8 @@ def text(value: Any) -> str:
 def accepted(item: dataclasses.Field[Any]) -> str:
     """Return the choices or the range of a key, in words."""
     meta = item.metadata
-    if meta["choices"]:
-        return ", ".join(f"`{choice}`" for choice in meta["choices"])
+    if names := accepted_names(item):
+        return ", ".join(f"`{name}`" for name in names)
     bounds = [
         f"{words} {meta[name]:,}"
         for name, words in (("above", "above"), ("low", "at least"), ("high", "at most"))

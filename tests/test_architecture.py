@@ -16,6 +16,7 @@ ORDER = [
     ("errors",),
     ("files",),
     ("config",),
+    ("plugins",),
     ("settings",),
     ("runs", "compose"),
     ("data",),

@@ -20,7 +20,8 @@ def key(
     default: Any,
     meaning: str,
     *,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[str, ...] = (),
+    table: str | None = None,
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
@@ -28,12 +29,14 @@ def key(
 ) -> Any:
     """Declare one config key.
 
-    ``low`` and ``high`` are inclusive bounds, ``above`` an exclusive one; ``free`` marks keys that
-    do not change the weights and so may change when a run is resumed.
+    ``table`` names the table of ``dragoman.plugins`` whose entries are accepted, besides
+    ``choices``; ``low`` and ``high`` are inclusive bounds, ``above`` an exclusive one; ``free``
+    marks keys that do not change the weights and so may change when a run is resumed.
     """
     metadata = {
         "meaning": meaning,
         "choices": choices,
+        "table": table,
         "low": low,
         "high": high,
         "above": above,
@@ -44,14 +47,11 @@ def key(
     return field(default=default, metadata=metadata)
 
 
-SOURCES = ("multi30k", "captions", "files")
-
-
 @dataclass
 class CorpusConfig:
     """One parallel corpus of the training mixture."""
 
-    source: str = key("multi30k", "where the pairs come from", choices=SOURCES)
+    source: str = key("multi30k", "where the pairs come from", table="source")
     src: str = key("de", "source language")
     tgt: str = key("en", "target language")
     weight: float = key(1.0, "how often each pair is seen per epoch", above=0.0)
@@ -67,7 +67,7 @@ class CorpusConfig:
 class TokenizerConfig:
     """How text becomes tokens."""
 
-    kind: str = key("sentencepiece", "token type", choices=("sentencepiece", "spacy"))
+    kind: str = key("sentencepiece", "token type", table="tokenizer")
     lowercase: bool = key(False, "lower-case both sides")
     algorithm: str = key("unigram", "sentencepiece: algorithm", choices=("unigram", "bpe"))
     joint: bool = key(True, "sentencepiece: one model and vocabulary for both sides")
@@ -87,7 +87,7 @@ class TokenizerConfig:
 class DataConfig:
     """Which sentence pairs, and how they are cut into tokens."""
 
-    name: str = key("multi30k", "where validation and test pairs come from", choices=SOURCES)
+    name: str = key("multi30k", "where validation and test pairs come from", table="source")
     root: str = key("data/multi30k/raw", "folder of the data files")
     src: str = key("de", "source language")
     tgt: str = key("en", "target language")
@@ -102,9 +102,6 @@ class DataConfig:
     max_length: int = key(128, "longest training sentence kept, in tokens a side", low=2)
     cache: str = key("data/cache", "folder of the token cache", free=True)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-
-
-SCORES = ("additive", "dot", "scaled_dot", "general")
 
 
 @dataclass
@@ -131,12 +128,8 @@ class TransformerConfig:
         None, "dropout inside the feed-forward layers; null: as dropout", low=0.0, high=0.99
     )
     norm: str = key("pre", "layer norm before or after each sub-layer", choices=("pre", "post"))
-    positions: str = key(
-        "sinusoidal",
-        "position encoding",
-        choices=("sinusoidal", "learned", "rotary", "shaw", "t5", "none"),
-    )
-    attention: str = key("scaled_dot", "score function of every attention", choices=SCORES)
+    positions: str = key("sinusoidal", "position encoding", table="positions")
+    attention: str = key("scaled_dot", "score function of every attention", table="attention")
     attention_gain: float = key(
         1.0,
         "factor of the first weights of queries, keys and values; 0.7: softer attention to begin "
@@ -172,7 +165,7 @@ class RNNConfig:
         "the decoder's first state: tanh of a linear layer on the encoder's last, a copy, or zeros",
         choices=("dense", "copy", "zeros"),
     )
-    attention: str = key("additive", "score function", choices=(*SCORES, "none"))
+    attention: str = key("additive", "score function", table="attention", choices=("none",))
     attention_dim: int | None = key(None, "width the score is taken in; null: d_model", low=1)
     num_heads: int = key(1, "attention heads; must divide attention_dim and memory width", low=1)
     wiring: str = key(
@@ -222,7 +215,7 @@ class TrainConfig:
         True, "run the longest batch once before training, to fail early", free=True
     )
 
-    optimizer: str = key("adamw", "optimiser", choices=("adam", "adamw", "muon", "sgd"))
+    optimizer: str = key("adamw", "optimiser", table="optimizer")
     lr: float = key(1.8e-3, "peak learning rate", above=0.0)
     beta1: float = key(0.9, "Adam's beta 1", low=0.0, high=0.9999)
     beta2: float = key(0.98, "Adam's beta 2", low=0.0, high=0.99999)
@@ -235,11 +228,7 @@ class TrainConfig:
     weight_decay: float = key(
         0.0, "weight decay (decoupled for adamw and muon), matrices only", low=0.0
     )
-    schedule: str = key(
-        "linear",
-        "learning rate after warm-up",
-        choices=("inverse_sqrt", "cosine", "linear", "constant", "plateau"),
-    )
+    schedule: str = key("linear", "learning rate after warm-up", table="schedule")
     warmup_steps: int = key(500, "steps of linear warm-up", low=0)
     schedule_steps: int = key(4000, "length of the cosine and linear decays, in steps", low=1)
     min_lr: float = key(0.0, "the decays end here", low=0.0)
@@ -272,9 +261,7 @@ class TrainConfig:
 
     teacher_forcing: float = key(1.0, "probability that the decoder is fed the reference token",
                                  low=0.0, high=1.0)  # fmt: skip
-    teacher_forcing_schedule: str = key(
-        "constant", "how it changes", choices=("constant", "linear", "inverse_sigmoid")
-    )
+    teacher_forcing_schedule: str = key("constant", "how it changes", table="teacher_forcing")
     teacher_forcing_end: float = key(0.0, "where the schedules end", low=0.0, high=1.0)
     teacher_forcing_steps: int = key(4000, "length of the schedules, in steps", low=1)
     teacher_forcing_draw: str = key(

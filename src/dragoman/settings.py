@@ -19,6 +19,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dragoman import plugins
 from dragoman.config import (
     MODELS,
     Config,
@@ -37,13 +38,19 @@ from dragoman.files import write_atomic
 BOUNDS = (("low", ge, "at least"), ("high", le, "at most"), ("above", gt, "above"))
 
 
+def accepted_names(item: dataclasses.Field[Any]) -> list[str]:
+    """Return the names that a key accepts, those of its table first; none if it takes any value."""
+    kind = item.metadata["table"]
+    return [*(plugins.table(kind) if kind else ()), *item.metadata["choices"]]
+
+
 def _range_problem(path: str, item: dataclasses.Field[Any], value: Any) -> str | None:
     meta = item.metadata
     if value is None or not meta:
         return None
-    if meta["choices"] and value not in meta["choices"]:
-        hint = nearest(str(value), meta["choices"])
-        return f"{path}: '{value}' is not accepted, expected {one_of(meta['choices'])}{hint}"
+    if (names := accepted_names(item)) and value not in names:
+        hint = nearest(str(value), names)
+        return f"{path}: '{value}' is not accepted, expected {one_of(names)}{hint}"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
             return f"{path}: {value} is not a finite number"
