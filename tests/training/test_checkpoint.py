@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -280,12 +281,20 @@ def test_clean_removes_what_a_kill_left_and_nothing_else(tmp_path: Path) -> None
     ],
 )
 def test_a_state_of_wrong_types_is_refused(change: dict[str, Any], words: str) -> None:
-    from dataclasses import asdict
-
     good = {"format_version": 1, **asdict(TrainState(step=3, best_score=1.5))}
     assert state_from(good, Path("x")) == TrainState(step=3, best_score=1.5)
     with pytest.raises(DragomanError, match=r"x/state\.json: not a training state.*" + words):
         state_from({**good, **change}, Path("x"))
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(TrainState)])
+def test_a_field_that_is_missing_is_as_in_a_new_state(name: str) -> None:
+    full = TrainState(3, 1, 2, 90, 1.5, 2.5, 3, {"3": 2.5}, 1, "ema", True, 2, [1], ["H200"])
+    full.plateau, full.data = Plateau(1, 1), {"files.train.de-en": "ab"}
+    saved = {"format_version": 1, **asdict(full)}
+    del saved[name]
+    found, usual = state_from(saved, Path("x")), getattr(TrainState(), name)
+    assert found == replace(full, **{name: usual}) != full
 
 
 @pytest.mark.parametrize("version", [0.5, "1", None, [1]])

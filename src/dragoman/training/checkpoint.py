@@ -182,20 +182,20 @@ def restore(
 
 
 def state_from(saved: dict[str, Any], folder: Path) -> TrainState:
-    """Read a ``TrainState`` out of ``state.json``.
+    """Read a ``TrainState`` out of ``state.json``; what an older version did not know is usual.
 
     Raises:
-        DragomanError: naming the entry that is missing or of the wrong type.
+        DragomanError: naming the entry of the wrong type.
     """
     path, fresh = folder / "state.json", asdict(TrainState())
+    values = {**fresh, **{name: saved[name] for name in fresh.keys() & saved.keys()}}
     for name, usual in fresh.items():
         # A score may be None, and whole seconds may read as an integer.
         number = name in ("best_score", "seconds")
         accepted = (int, float, type(None)) if number else type(usual)
-        if not isinstance(saved.get(name), accepted):
-            raise DragomanError(f"{path}: not a training state: '{name}' is {saved.get(name)!r}")
-    values = {name: saved[name] for name in fresh}
+        if not isinstance(values[name], accepted):
+            raise DragomanError(f"{path}: not a training state: '{name}' is {values[name]!r}")
     try:
-        return TrainState(**{**values, "plateau": Plateau(**saved["plateau"])})
+        return TrainState(**{**values, "plateau": Plateau(**values["plateau"])})
     except TypeError as problem:
         raise DragomanError(f"{path}: not a training state ({problem})") from None
