@@ -128,7 +128,7 @@ def check_onnx(translator: Translator, sources: list[str], folder: Path) -> None
     greedy = dataclasses.replace(
         translator.config.decode, method="greedy", nbest=1, replace_unknown=False
     )
-    ours = [found[0].text for found in translator.translate(sources, greedy)]
+    ours = [found[0].text for found in translator.translate_lines(sources, greedy)]
     different = [n for n, text in enumerate(ours) if text != theirs[n]]
     alike = len(ours) - len(different)
     print(f"greedy: the same translation of {alike} of {len(ours)} ({alike / len(ours):.2%})")

@@ -246,7 +246,9 @@ def translations(model: Path, folder: Path) -> list[list[Any]]:
     translator = load_translator([Run(model)], device="cpu")
     language = translator.config.data.src
     lines = [getattr(caption, language) for caption in captions("test")[:LINES]]
-    found = translator.translate(lines, translator.config.decode)
+    # Revisions before 0.2 call it by the shorter name.
+    search = getattr(translator, "translate_lines", None) or getattr(translator, "translate")  # noqa: B009
+    found = search(lines, translator.config.decode)
     return [[best.text, round(best.score, 4)] for best, *_ in found]
 
 

@@ -55,25 +55,23 @@ def train_and_score(config: Any, folder: Path, split: str) -> dict[str, Any]:
     """Return the figures of one run."""
     import torch
 
-    from dragoman.decoding.translator import load_translator
-    from dragoman.evaluation.evaluate import evaluate, write_evaluation
-    from dragoman.runs import Run, read_state
+    from dragoman.api import Run
+    from dragoman.runs import read_state
     from dragoman.training.loop import train
 
     run = Run(folder)
     train(config, run)
     state = read_state(run.checkpoint("best"))
-    translator = load_translator([run], "best", None, config.device)
-    done = evaluate(translator, split, config.decode)
-    write_evaluation(run.folder, split, done, config.decode, {"runs": [run.name]})
+    translator = run.translator(device=config.device)
+    done = translator.evaluate(split)
     cuda = next(translator.models[0].parameters()).is_cuda
     return {
         "training_seconds": state["seconds"],
         "scoring_seconds": done.seconds,
         "tokens_per_second": state["target_tokens"] / state["seconds"],
         "validation_bleu": state["best_score"],
-        "bleu": done.scores["bleu"]["score"],
-        "signature": done.scores["bleu"]["signature"],
+        "bleu": done.bleu.score,
+        "signature": done.bleu.signature,
         "device": torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }

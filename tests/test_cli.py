@@ -102,13 +102,38 @@ def test_compare(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     beside = json.loads((tmp_path / "scores.test.json").read_text())["comparisons"][0]
     assert {test["metric"] for test in beside["tests"]} >= {"bleu", "chrf", "ter"}
     assert (beside["run"], beside["decoding"]["beam_size"]) == ("two", 2)
-    # The other run's translations are what is there: whatever search made them is said.
-    assert main(["evaluate", "two", "--split", "test", "decode.method=greedy"]) == 0
-    capsys.readouterr()
-    assert main(words) == 0
+    # Where this run is searched in another way than the other one was, that is said.
+    assert main([*words, "decode.method=greedy"]) == 0
     said = capsys.readouterr().out
-    assert "paired against two (greedy search; step-16, weights as validated; another s" in said
-    assert main(["evaluate", "two", "--split", "test"]) == 0
+    assert (
+        "paired against two (beam 2, length penalty gnmt 1; step-16, weights as validated; " in said
+    )
+    assert "another search" in said
+
+
+def test_an_exploratory_evaluation_leaves_the_runs_scores_alone(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(home / "checkpoints" / "two", folder := tmp_path / "two")
+    assert main(["evaluate", str(folder), "--split", "test"]) == 0
+    kept = {path.name: path.read_bytes() for path in folder.glob("*.test.*")}
+    assert "its own scores stay" not in capsys.readouterr().out
+    for words, name in (
+        (["decode.method=greedy"], "test.method=greedy"),
+        (
+            ["decode.length_penalty=0.5", "decode.beam_size=3"],
+            "test.beam_size=3.length_penalty=0.5",
+        ),
+        (["--checkpoint", "step-8"], "test.step-8"),
+        (["--checkpoint", "last"], "test"),  # here the last is the best
+    ):
+        assert main(["evaluate", str(folder), "--split", "test", *words]) == 0
+        said = capsys.readouterr().out
+        assert f"written to {folder}/scores.{name}.json and hypotheses.{name}.txt" in said
+        assert ("its own scores stay as they are" in said) == (name != "test")
+        assert len(read_hypotheses(folder / f"hypotheses.{name}.txt")) == len(sources(home))
+    read = {name: (folder / name).read_bytes() for name in kept}
+    assert read["hypotheses.test.txt"] == kept["hypotheses.test.txt"]
 
 
 def test_a_search_key_that_does_nothing_is_refused(
@@ -385,6 +410,7 @@ def test_a_report_is_one_page_that_needs_nothing_else(
 def test_only_what_translates_the_same_is_compared(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(["evaluate", "one", "--split", "test"]) == 0
     back = tmp_path / "back"  # one, as if it had been trained the other way round
     shutil.copytree(home / "checkpoints" / "one", back)
     for path in back.rglob("config.yaml"):
@@ -402,7 +428,6 @@ def test_only_what_translates_the_same_is_compared(
     shutil.copytree(home / "checkpoints" / "one", short)
     (short / "hypotheses.test.txt").write_text("a dog\n")
     out = ["--split", "test", "--output", str(tmp_path / "out")]
-    assert main(["evaluate", "one", "--split", "test"]) == 0
     capsys.readouterr()
     for words, said in (
         (["translate", "one", str(back)], "translates other languages than checkpoints/one"),
@@ -411,7 +436,7 @@ def test_only_what_translates_the_same_is_compared(
             ["evaluate", "one", *out, "--compare", str(back)],
             "back was trained to translate en-de",
         ),
-        (["report", "one", *out, "--compare", str(short)], "1 translations for 8 references"),
+        (["report", "one", *out, "--compare", str(short)], "these are not the translations that"),
         (["report", "one", "two", *out], "report: one run at a time, not 2"),
         (["attention", "one", "two"], "attention: one run at a time, not 2"),
     ):
@@ -439,10 +464,10 @@ def test_an_export_says_its_score_on_validation(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["export", "one", "--format", "dragoman", "--output", str(tmp_path)]
-    for search in ("beam_size=2", "method=greedy"):
+    for search, name in (("beam_size=2", "val"), ("method=greedy", "val.method=greedy")):
         assert main(["evaluate", "one", f"decode.{search}"]) == 0
-        assert main(words) == 0
-        scores = json.loads((home / "checkpoints" / "one" / "scores.val.json").read_text())
+        assert main([*words, f"decode.{search}"]) == 0
+        scores = json.loads((home / "checkpoints" / "one" / f"scores.{name}.json").read_text())
         said = f"BLEU {scores['bleu']['score']:.2f} on val ({search_words(scores['decoding'])}; "
         assert said in (tmp_path / "README.txt").read_text()
     assert "greedy search" in said

@@ -89,7 +89,7 @@ def test_an_old_run_translates_as_it_did(old_run: Run, pointer: str) -> None:
     pairs = [line.split("\t") for line in text.splitlines()]
     assert len(pairs) == 3
     translator = load_translator([old_run], pointer, device="cpu")
-    found = translator.translate([source for source, _ in pairs], translator.config.decode)
+    found = translator.translate_lines([source for source, _ in pairs], translator.config.decode)
     assert [best.text for best, *_ in found] == [translation for _, translation in pairs]
 
 

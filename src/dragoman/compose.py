@@ -37,6 +37,12 @@ def fail(problem: DragomanError) -> NoReturn:
     sys.exit(2)
 
 
+def shipped_configs() -> Path:
+    """Return the folder of the configs that come with Dragoman: in the wheel, or the checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
 def compose_config(configs: Path, overrides: Sequence[str]) -> tuple[Config, str | None]:
     """Compose a config as ``train.py`` would; return it with the experiment's name.
 

@@ -23,3 +23,8 @@ def one_of(accepted: Iterable[str]) -> str:
     """Return ``"a, b or c"``, the form in which every message lists what it accepts."""
     words = [str(word) for word in accepted]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def visible(text: str) -> str:
+    """Return text for a terminal, its control characters shown as escapes: ``\\x1b``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

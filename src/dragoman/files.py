@@ -40,6 +40,21 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             temporary.unlink()
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder and a file in it, and remove the file: before hours of work for nothing.
+
+    Raises:
+        DragomanError: naming the folder and the reason it cannot be written.
+    """
+    probe = folder / f".{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as problem:
+        raise DragomanError(f"{folder}: cannot be written ({problem.strerror})") from None
+
+
 @contextmanager
 def held(path: Path, busy: str) -> Iterator[None]:
     """Hold a lock file alone while inside; the system lets go of it even after kill -9.

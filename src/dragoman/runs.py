@@ -236,5 +236,23 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return dict(state)
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of ``train.jsonl``; one that a kill has cut off is left out.
+
+    A run without a log, such as an exported one, has none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                found.append(entry)
+    return found
+
+
 # Grows when a checkpoint written by an older version would be read wrongly.
 FORMAT_VERSION = 1

@@ -68,21 +68,22 @@ LINES = [" ".join(f"w{n}" for n in row[:-1]) for row in tiny.sentences([3, 6, 1,
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_one_translation_per_line_in_order(size: int) -> None:
     lines = [*LINES[:4], "", *LINES[4:], "   "]
-    found = translator().translate(lines, tiny.decode(batch_size=size))
+    found = translator().translate_lines(lines, tiny.decode(batch_size=size))
     assert len(found) == len(lines)
     for line, row in zip(lines, found, strict=True):
         if not line.strip():
-            assert row == [("", 0.0, 0.0)]
+            assert row == [("", 0.0, 0.0, [])]
             continue
         src = torch.tensor([[*Words().encode(line), EOS]])
         ((best,),) = search([tiny.fluent("lstm")], src, torch.tensor([src.shape[1]]), tiny.decode())
         assert row[0].text == Words().decode(best.tokens)
+        assert row[0].tokens == Words().tokens(best.tokens)
         assert row[0].score == pytest.approx(best.score, abs=1e-10)
         assert row[0].log_prob == pytest.approx(best.log_prob, abs=1e-10)
 
 
 def test_nbest_gives_several_translations_best_first() -> None:
-    for row in translator().translate(LINES, tiny.decode(beam_size=4, nbest=3)):
+    for row in translator().translate_lines(LINES, tiny.decode(beam_size=4, nbest=3)):
         assert len({translation.text for translation in row}) == 3
         assert row[0].score >= row[1].score >= row[2].score
 
@@ -90,11 +91,11 @@ def test_nbest_gives_several_translations_best_first() -> None:
 def test_an_over_long_line_is_cut_with_one_warning_naming_it() -> None:
     lines = ["w4 w5", " ".join(["w6"] * 9), "w7"]
     with pytest.warns(UserWarning, match="line 12: 9 tokens, cut to the 5") as caught:
-        found = translator(max_length=6).translate(lines, tiny.decode(), first_line=11)
+        found = translator(max_length=6).translate_lines(lines, tiny.decode(), first_line=11)
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ((cut,),) = translator(max_length=6).translate([" ".join(["w6"] * 5)], tiny.decode())
+        ((cut,),) = translator(max_length=6).translate_lines([" ".join(["w6"] * 5)], tiny.decode())
     # Alone in its batch: the same up to the rounding of other products.
     assert (cut.text, len(found[1])) == (found[1][0].text, 1)
     assert cut.score == pytest.approx(found[1][0].score, abs=1e-10)
@@ -103,19 +104,19 @@ def test_an_over_long_line_is_cut_with_one_warning_naming_it() -> None:
 
 def test_samples_follow_from_the_line_number_not_the_batch() -> None:
     config = tiny.decode(method="sample", batch_size=100)
-    whole = translator().translate(LINES, config)
+    whole = translator().translate_lines(LINES, config)
     parts = [
-        translator().translate([line], config, first_line=number)[0]
+        translator().translate_lines([line], config, first_line=number)[0]
         for number, line in enumerate(LINES, 1)
     ]
     assert [row[0].text for row in whole] == [row[0].text for row in parts]
-    flowing = list(stream(translator(), iter(LINES), config, chunk=2))
+    flowing = list(stream(translator(), [LINES[:2], LINES[2:]], config))
     assert [row[0].text for row in flowing] == [row[0].text for row in whole]
 
 
 def test_progress_counts_every_line_that_is_searched() -> None:
     counts: list[int] = []
-    translator().translate([*LINES, ""], tiny.decode(batch_size=4), progress=counts.append)
+    translator().translate_lines([*LINES, ""], tiny.decode(batch_size=4), progress=counts.append)
     assert counts == [4, 4, 1]
 
 
@@ -134,8 +135,8 @@ def test_unknown_words_are_copied_from_where_attention_looks() -> None:
         model.output.bias[UNK] += 8
     own = dataclasses.replace(translator(), models=[model])
     lines = ["alpha w5 beta", "w6 gamma"]
-    plain = own.translate(lines, tiny.decode(replace_unknown=False))
-    replaced = own.translate(lines, tiny.decode(replace_unknown=True))
+    plain = own.translate_lines(lines, tiny.decode(replace_unknown=False))
+    replaced = own.translate_lines(lines, tiny.decode(replace_unknown=True))
     src = [[*Words().encode(line), EOS] for line in lines]
     seen = 0
     for row, (line, before, after) in enumerate(zip(lines, plain, replaced, strict=True)):
@@ -167,9 +168,9 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_minimum_bayes_risk_returns_what_the_samples_agree_on(nbest: int) -> None:
     options: dict[str, Any] = {"seed": 5, "top_k": 4}
     lines = ["w4 w5 w6 w7 w8", "", "w7 w8 w4"]
-    drawn = translator().translate(lines, tiny.decode(method="sample", nbest=16, **options))
+    drawn = translator().translate_lines(lines, tiny.decode(method="sample", nbest=16, **options))
     options |= {"method": "mbr", "samples": 16, "nbest": nbest}
-    found = translator().translate(lines, tiny.decode(**options))
+    found = translator().translate_lines(lines, tiny.decode(**options))
     assert [row[0].text for row in found][1] == ""
     for samples, best in zip(drawn[::2], found[::2], strict=True):
         texts = [sample.text for sample in samples]

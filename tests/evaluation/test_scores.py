@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import METRICS, one_line
 from dragoman.evaluation.scores import (
     format_scores,
+    read_evaluated,
     read_hypotheses,
     score,
-    write_hypotheses,
     write_scores,
 )
 
@@ -36,15 +36,15 @@ def test_score_has_every_metric_with_signature_and_interval() -> None:
     assert list(scores) == list(METRICS) == ["bleu", "bleu_lc", "bleu_lc_tok", "chrf", "ter"]
     for name, entry in scores.items():
         result = METRICS[name](HYPOTHESES, REFERENCES, "de")
-        assert entry["score"] == pytest.approx(result.score, abs=5e-5)
-        assert entry["score"] == round(entry["score"], 4)
-        assert entry["signature"] == result.signature
-        low, high = entry["interval"]
-        assert low <= entry["score"] <= high
-        assert ("preprocessing" in entry) == (name == "bleu_lc_tok")
-    assert "tok:13a" in scores["bleu"]["signature"]
-    assert "case:lc" in scores["bleu_lc"]["signature"]
-    assert "tok:none" in scores["bleu_lc_tok"]["signature"]
+        assert entry.score == pytest.approx(result.score, abs=5e-5)
+        assert entry.score == round(entry.score, 4)
+        assert entry.signature == result.signature
+        low, high = entry.interval
+        assert low <= entry.score <= high
+        assert bool(entry.preprocessing) == (name == "bleu_lc_tok")
+    assert "tok:13a" in scores["bleu"].signature
+    assert "case:lc" in scores["bleu_lc"].signature
+    assert "tok:none" in scores["bleu_lc_tok"].signature
 
 
 def test_score_refuses_unequal_counts() -> None:
@@ -52,34 +52,55 @@ def test_score_refuses_unequal_counts() -> None:
         score(["x"], REFERENCES, "de")
 
 
-def test_scores_file_holds_scores_decoding_and_counts(tmp_path: Path) -> None:
+def written(folder: Path, hypotheses: list[str]) -> Path:
     scores = score(HYPOTHESES, REFERENCES, "de")
-    path = write_scores(
-        tmp_path, "test_2016_flickr", scores, {"method": "beam", "beam_size": 5}, {"sentences": 4}
-    )
-    assert path == tmp_path / "scores.test_2016_flickr.json"
+    decoding, counts = {"method": "beam", "beam_size": 5}, {"sentences": 4}
+    return write_scores(folder, "val", hypotheses, scores, decoding, counts)
+
+
+def test_scores_file_holds_scores_decoding_and_counts(tmp_path: Path) -> None:
+    path = written(tmp_path, HYPOTHESES)
+    assert path == tmp_path / "scores.val.json"
     read = json.loads(path.read_text(encoding="utf-8"))
-    assert {name: read[name] for name in METRICS} == scores
+    for name, entry in score(HYPOTHESES, REFERENCES, "de").items():
+        assert read[name]["score"] == entry.score
+        assert tuple(read[name]["interval"]) == entry.interval
+        assert read[name].get("preprocessing", "") == entry.preprocessing
     assert read["decoding"] == {"method": "beam", "beam_size": 5}
-    assert read["counts"] == {"sentences": 4}
+    assert read["counts"]["sentences"] == 4
     assert read["bootstrap"]["samples"] == 1000
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary file is left
+    there = {p.name for p in tmp_path.iterdir()}
+    assert there == {path.name, "hypotheses.val.txt"}  # no temporary file is left
 
 
 def test_hypotheses_file_has_one_line_per_source_line(tmp_path: Path) -> None:
-    path = write_hypotheses(tmp_path, "val", ["Zwei\nZeilen", "", "a\r\nb", "ein\u2028Satz", "é"])
-    assert path == tmp_path / "hypotheses.val.txt"
+    written(tmp_path, ["Zwei\nZeilen", "", "a\r\nb", "ein\u2028Satz", "é"])
+    path = tmp_path / "hypotheses.val.txt"
     assert path.read_bytes() == "Zwei Zeilen\n\na b\nein\u2028Satz\né\n".encode()
     assert read_hypotheses(path) == ["Zwei Zeilen", "", "a b", "ein\u2028Satz", "é"]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_hypotheses_survive_the_file(
     tmp_path_factory: pytest.TempPathFactory, hypotheses: list[str]
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
-    read = read_hypotheses(write_hypotheses(folder, "property", hypotheses))
+    write_scores(folder, "property", hypotheses, {}, {}, {})
+    read = read_evaluated(folder, "property", "run", len(hypotheses)).hypotheses
     assert read == [one_line(hypothesis) for hypothesis in hypotheses]
+
+
+def test_translations_that_were_not_scored_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, HYPOTHESES)
+    scores = path.read_bytes()
+    assert read_evaluated(tmp_path, "val", "run", 4).hypotheses == HYPOTHESES
+    written(tmp_path, REFERENCES)  # and then killed, before the scores had their name:
+    path.write_bytes(scores)
+    with pytest.raises(DragomanError, match=r"hypotheses\.val\.txt: these are not .* evaluate"):
+        read_evaluated(tmp_path, "val", "run", 4)
+    with pytest.raises(DragomanError, match=r"4 translations for 5 references"):
+        read_evaluated(written(tmp_path, HYPOTHESES).parent, "val", "run", 5)
 
 
 def test_hypotheses_made_elsewhere_are_read(tmp_path: Path) -> None:
@@ -105,10 +126,10 @@ def test_table_is_aligned_and_complete() -> None:
     scores = score(HYPOTHESES, REFERENCES, "de")
     header, *rows, note = format_scores(scores).splitlines()
     assert len(rows) == len(METRICS)
-    assert note == f"bleu_lc_tok: on text {scores['bleu_lc_tok']['preprocessing']}"
+    assert note == f"bleu_lc_tok: on text {scores['bleu_lc_tok'].preprocessing}"
     column = header.index("signature")
     for name, row in zip(METRICS, rows, strict=True):
-        low, high = scores[name]["interval"]
-        assert row.split()[:2] == [name, f"{scores[name]['score']:.2f}"]
+        low, high = scores[name].interval
+        assert row.split()[:2] == [name, f"{scores[name].score:.2f}"]
         assert f"[{low:.2f}, {high:.2f}]" in row
-        assert row[column:] == scores[name]["signature"]
+        assert row[column:] == scores[name].signature

@@ -81,7 +81,7 @@ def test_the_program_in_the_folder_translates_the_same(
     whole = translator(format, **options)
     write_export(tmp_path / "there", export(whole, format, "float32", "run r, step-1"))
     namespace = runpy.run_path(str(tmp_path / "there" / "translate.py"))
-    ours = [found[0].text for found in whole.translate(LINES, whole.config.decode)]
+    ours = [found[0].text for found in whole.translate_lines(LINES, whole.config.decode)]
     assert namespace["translate"](LINES) == ours
     assert len(set(ours)) > 2
     assert ours[1] == ours[3] == ""

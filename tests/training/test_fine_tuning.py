@@ -54,7 +54,7 @@ def test_another_pair_of_the_run_has_its_own_tag_and_files(
         data = here.config.data
         data.src, data.tgt = pair.split("-")
         lines = (both / "text" / f"test.{data.src}").read_text("utf-8").splitlines()
-        ours = [best[0].text for best in here.translate(lines, here.config.decode)]
+        ours = [best[0].text for best in here.translate_lines(lines, here.config.decode)]
         assert read_hypotheses(tmp_path / f"hypotheses.{label}.txt") == ours
         tags.add(here.encode_line(lines[0])[0])
         found.append(ours)

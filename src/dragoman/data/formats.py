@@ -57,15 +57,16 @@ def check_file(path: Path) -> Path:
     return path
 
 
-def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
+def decode_lines(stream: Iterable[bytes], name: str, first: int = 1) -> Iterator[str]:
     """Yield the lines of a binary stream, such as standard input, without their ends.
 
-    UTF-8 with or without a byte-order mark; LF or CRLF; the last line may lack its end.
+    UTF-8 with or without a byte-order mark; LF or CRLF; the last line may lack its end. ``first``
+    is the number of the first line, where the stream is a later part of something.
 
     Raises:
         DragomanError: naming ``name`` and the line, for bytes that are not UTF-8 and for NUL.
     """
-    for number, raw in enumerate(stream, 1):
+    for number, raw in enumerate(stream, first):
         line = raw.removeprefix(_BOM) if number == 1 else raw
         if not line:
             return  # a byte-order mark and nothing else: there is no line

@@ -24,6 +24,7 @@ from dragoman.data.formats import (
     remembered_sha256,
     zip_lines,
 )
+from dragoman.data.memory import MemorySource
 from dragoman.errors import DragomanError, nearest, one_of
 
 
@@ -245,4 +246,5 @@ SOURCES: dict[str, Source] = {
     "multi30k": Multi30kSource(),
     "files": FilesSource(),
     "captions": CaptionsSource(),
+    "memory": MemorySource(),
 }

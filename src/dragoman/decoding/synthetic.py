@@ -190,7 +190,7 @@ def write_pairs(
             )
             for start in range(done, len(lines), CHUNK):
                 part = lines[start : start + CHUNK]
-                found = translator.translate(part, decode, start + 1, progress)
+                found = translator.translate_lines(part, decode, start + 1, progress)
                 texts = [" ".join(best[0].text.split()) for best in found]
                 for path, rows in zip(sides, (part, texts), strict=True):
                     with path.open("ab") as stream:

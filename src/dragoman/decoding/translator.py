@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -26,11 +25,17 @@ from dragoman.runs import Run, read_state
 
 
 class Translation(NamedTuple):
-    """One translation of a line: text, its score and its log-probability."""
+    """One translation of a line.
+
+    ``score`` is what search ranks by: the natural log-probability ``log_prob``, end mark included,
+    divided by the length penalty (with mbr, the expected sentence BLEU). ``tokens`` are those of
+    the target vocabulary, without the end mark.
+    """
 
     text: str
     score: float
     log_prob: float
+    tokens: list[str]
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -72,7 +77,7 @@ class Translator:
         """Most source ids, EOS not counted, that the models were trained on."""
         return self.config.data.max_length - 1
 
-    def translate(
+    def translate_lines(
         self,
         lines: Sequence[str],
         decode: DecodeConfig,
@@ -95,7 +100,7 @@ class Translator:
                     stacklevel=2,
                 )
                 rows[number] = row[:limit]
-        out: list[list[Translation]] = [[Translation("", 0.0, 0.0)] for _ in lines]
+        out: list[list[Translation]] = [[Translation("", 0.0, 0.0, [])] for _ in lines]
         drawing = decode
         if decode.method == "mbr":
             drawing = replace(decode, method="sample", nbest=decode.samples)
@@ -115,8 +120,8 @@ class Translator:
                     texts[place] = [strings[n] for n, _ in best]
             for number, hypotheses, strings in zip(chosen, found, texts, strict=True):
                 out[number] = [
-                    Translation(text, hypothesis.score, hypothesis.log_prob)
-                    for text, hypothesis in zip(strings, hypotheses, strict=True)
+                    Translation(text, h.score, h.log_prob, self.tgt_tokenizer.tokens(h.tokens))
+                    for text, h in zip(strings, hypotheses, strict=True)
                 ]
             if progress is not None:
                 progress(len(chosen))
@@ -173,12 +178,12 @@ class Translator:
 
 
 def stream(
-    translator: Translator, lines: Iterator[str], decode: DecodeConfig, chunk: int = 4096
+    translator: Translator, parts: Iterable[Sequence[str]], decode: DecodeConfig
 ) -> Iterator[list[Translation]]:
-    """Translate any number of lines in order, holding ``chunk`` of them at a time."""
+    """Translate any number of lines in order, a part of them at a time."""
     done = 0
-    while part := list(islice(lines, chunk)):
-        yield from translator.translate(part, decode, first_line=done + 1)
+    for part in parts:
+        yield from translator.translate_lines(part, decode, first_line=done + 1)
         done += len(part)
 
 

@@ -1,27 +1,48 @@
-"""Score a run on a split: translate, compare with the raw references, write both down."""
+"""Score translations: translate, compare with the raw references, say all that it depends on."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dragoman.config import DecodeConfig
-from dragoman.data.sources import read_pairs
 from dragoman.decoding.translator import Translator
-from dragoman.evaluation.scores import score, write_hypotheses, write_scores
+from dragoman.errors import DragomanError, nearest, one_of
+from dragoman.evaluation.scores import Score, format_scores, score, write_scores
 
 
-class Evaluation(NamedTuple):
-    """What came of it: scores by metric, and the strings they were computed on."""
+@dataclass
+class Evaluation:
+    """Scores by metric, and the strings they were computed on.
 
-    scores: dict[str, dict[str, Any]]
-    sources: list[str]
+    ``evaluation.bleu.score`` is short for ``evaluation.scores["bleu"].score``; printed, it is the
+    table of all metrics. ``path`` is the score file, where one was written. ``comparisons`` has,
+    for each other run, its name (``run``), its score file (``scores``) and the paired ``tests``.
+    """
+
+    scores: dict[str, Score]
+    sources: Sequence[str]
     hypotheses: list[str]
-    references: list[str]
+    references: Sequence[str]
+    decode: DecodeConfig
     seconds: float
+    path: Path | None = None
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Score:
+        scores: dict[str, Score] = self.__dict__.get("scores", {})
+        if name in scores:
+            return scores[name]
+        raise AttributeError(
+            f"there is no metric '{name}', expected {one_of(scores or ['none'])}"
+            f"{nearest(name, scores)}"
+        )
+
+    def __str__(self) -> str:
+        return format_scores(self.scores)
 
     @property
     def empty(self) -> int:
@@ -31,37 +52,33 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     translator: Translator,
-    split: str,
+    sources: Sequence[str],
+    references: Sequence[str],
     decode: DecodeConfig,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
-    """Translate a split and score it by every metric.
+    """Translate lines and score what comes out by every metric.
 
     Raises:
-        DragomanError: if the split does not exist or cannot be read.
+        DragomanError: if there is no line, or not one reference per source.
     """
-    data = translator.config.data
-    sources, references = read_pairs(data, split)
+    if len(sources) != len(references):
+        raise DragomanError(
+            f"{len(sources)} source lines and {len(references)} references: expected one reference "
+            "per source line"
+        )
     began = time.monotonic()
-    found = translator.translate(sources, decode, progress=progress)
+    found = translator.translate_lines(sources, decode, progress=progress)
     seconds = time.monotonic() - began
     hypotheses = [translations[0].text for translations in found]
-    scores = score(hypotheses, references, data.tgt)
-    return Evaluation(scores, sources, hypotheses, references, seconds)
+    scores = score(hypotheses, references, translator.config.data.tgt)
+    return Evaluation(scores, sources, hypotheses, references, decode, seconds)
 
 
-def write_evaluation(
-    folder: Path,
-    split: str,
-    done: Evaluation,
-    decode: DecodeConfig,
-    origin: dict[str, Any],
-    comparisons: list[dict[str, Any]] | None = None,
-) -> None:
-    """Write ``scores.<split>.json`` and ``hypotheses.<split>.txt``.
+def write_evaluation(folder: Path, label: str, done: Evaluation, origin: dict[str, Any]) -> None:
+    """Write ``scores.<label>.json`` and ``hypotheses.<label>.txt``; note the path in ``done``.
 
-    ``origin`` says which runs, checkpoints and weights the hypotheses come from, ``comparisons``
-    how other systems compare.
+    ``origin`` says which runs, checkpoints and weights the hypotheses come from.
 
     Raises:
         DragomanError: if they cannot be written.
@@ -72,5 +89,10 @@ def write_evaluation(
         "seconds": round(done.seconds, 2),
         **origin,
     }
-    write_hypotheses(folder, split, done.hypotheses)
-    write_scores(folder, split, done.scores, asdict(decode), counts, comparisons)
+    beside = [
+        {"run": found["run"], "decoding": found["scores"]["decoding"], "tests": found["tests"]}
+        for found in done.comparisons
+    ]
+    done.path = write_scores(
+        folder, label, done.hypotheses, done.scores, asdict(done.decode), counts, beside
+    )

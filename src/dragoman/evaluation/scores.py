@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dragoman.errors import DragomanError
-from dragoman.evaluation.metrics import METRICS, SAMPLES, SEED, check_counts, one_line
+from dragoman.evaluation.metrics import SAMPLES, SEED, check_counts, one_line
 from dragoman.files import write_atomic
+from dragoman.plugins import table
 
 BOOTSTRAP = {
     "method": "percentile bootstrap over sentences",
@@ -19,29 +21,38 @@ BOOTSTRAP = {
 }
 
 
-def score(
-    hypotheses: Sequence[str], references: Sequence[str], language: str
-) -> dict[str, dict[str, Any]]:
+class Score(NamedTuple):
+    """A corpus score, rounded to 4 decimals, with its sacreBLEU signature.
+
+    ``interval`` is the 95 % bootstrap interval over sentences. ``preprocessing`` says what was done
+    to the text before sacreBLEU saw it, and is empty where nothing was.
+    """
+
+    score: float
+    signature: str
+    interval: tuple[float, float]
+    preprocessing: str = ""
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str], language: str) -> dict[str, Score]:
     """Score detokenised hypotheses against raw references by every metric of ``METRICS``.
 
-    ``language`` is the target language's code. Returns ``{metric: {"score", "signature",
-    "interval"}}``, scores rounded to 4 decimals, the interval as ``[low, high]`` at 95 %; a metric
-    that prepares the text before sacreBLEU sees it says so under ``"preprocessing"``.
+    ``language`` is the target language's code.
 
     Raises:
         DragomanError: if there is no sentence, or not one hypothesis per reference.
     """
     check_counts(hypotheses, references)
-    scores: dict[str, dict[str, Any]] = {}
-    for name, metric in METRICS.items():
+    scores: dict[str, Score] = {}
+    for name, metric in table("metric").items():
         result = metric(hypotheses, references, language)
-        scores[name] = {
-            "score": round(result.score, 4),
-            "signature": result.signature,
-            "interval": [round(bound, 4) for bound in result.interval()],
-        }
-        if result.preprocessing:
-            scores[name]["preprocessing"] = result.preprocessing
+        low, high = result.interval()
+        scores[name] = Score(
+            round(result.score, 4),
+            result.signature,
+            (round(low, 4), round(high, 4)),
+            result.preprocessing,
+        )
     return scores
 
 
@@ -81,29 +92,44 @@ class Evaluated(NamedTuple):
 
 def write_scores(
     folder: Path,
-    split: str,
-    scores: Mapping[str, Any],
+    label: str,
+    hypotheses: Sequence[str],
+    scores: Mapping[str, Score],
     decoding: Mapping[str, Any],
     counts: Mapping[str, Any],
-    comparisons: Sequence[Mapping[str, Any]] | None = None,
+    comparisons: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write ``scores.<split>.json`` into a run folder, whole or not at all; return its path.
+    """Write ``hypotheses.<label>.txt``, one per line, and ``scores.<label>.json``; return its path.
 
-    ``comparisons`` are what ``significance.compare`` found beside other systems.
+    ``counts`` says what was translated by which weights, ``comparisons`` what
+    ``significance.compare`` found beside other systems. Line breaks inside a hypothesis become
+    spaces, so that line N stays the translation of line N. The scores hold the digest of the
+    hypotheses they belong to: a process that is killed between the two files leaves a pair that
+    ``read_evaluated`` refuses.
 
     Raises:
-        DragomanError: if it cannot be written.
+        DragomanError: if they cannot be written.
     """
-    path = folder / f"scores.{split}.json"
+    text = "".join(f"{one_line(hypothesis)}\n" for hypothesis in hypotheses)
+    path = folder / f"scores.{label}.json"
+    entries: dict[str, Any] = {name: entry._asdict() for name, entry in scores.items()}
+    for entry in entries.values():
+        if not entry["preprocessing"]:
+            del entry["preprocessing"]
     content = {
-        **scores,
+        **entries,
         "bootstrap": BOOTSTRAP,
         "decoding": dict(decoding),
-        "counts": dict(counts),
+        "counts": {**counts, "hypotheses": _digest(text.encode())},
         **({"comparisons": comparisons} if comparisons else {}),
     }
+    write_atomic(folder / f"hypotheses.{label}.txt", text)
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return path
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_scores(folder: Path, split: str) -> dict[str, Any]:
@@ -122,19 +148,6 @@ def read_scores(folder: Path, split: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not {"decoding", "counts"} <= content.keys():
         raise DragomanError(f"{path}: not a score file")
     return content
-
-
-def write_hypotheses(folder: Path, split: str, hypotheses: Sequence[str]) -> Path:
-    """Write ``hypotheses.<split>.txt``, one line per source line; return its path.
-
-    Line breaks inside a hypothesis become spaces, so that line N stays the translation of line N.
-
-    Raises:
-        DragomanError: if it cannot be written.
-    """
-    path = folder / f"hypotheses.{split}.txt"
-    write_atomic(path, "".join(f"{one_line(hypothesis)}\n" for hypothesis in hypotheses))
-    return path
 
 
 def read_hypotheses(path: Path) -> list[str]:
@@ -161,18 +174,41 @@ def read_hypotheses(path: Path) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def format_scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
+def read_evaluated(folder: Path, label: str, name: str, sentences: int) -> Evaluated:
+    """Read what an evaluation of ``sentences`` lines wrote about a run called ``name``.
+
+    Raises:
+        DragomanError: if a file is missing or unreadable, the hypotheses are not those that were
+            scored, or there are more or fewer of them.
+    """
+    scores, path = read_scores(folder, label), folder / f"hypotheses.{label}.txt"
+    hypotheses = read_hypotheses(path)
+    recorded = scores["counts"].get("hypotheses")  # absent from files before 0.2
+    if recorded is not None and recorded != _digest(path.read_bytes()):
+        raise DragomanError(
+            f"{path}: these are not the translations that scores.{label}.json was made of; "
+            "evaluate the run again"
+        )
+    if len(hypotheses) != sentences:
+        raise DragomanError(
+            f"{path}: {len(hypotheses)} translations for {sentences} references; evaluate the run "
+            "again"
+        )
+    return Evaluated(name, scores, hypotheses)
+
+
+def format_scores(scores: Mapping[str, Score]) -> str:
     """Return an aligned table for the terminal: metric, score, 95 % interval and signature.
 
     Below it stands what was done to the text before some metric saw it.
     """
     rows = [("metric", "score", "95 % interval", "signature")]
     for name, entry in scores.items():
-        low, high = entry["interval"]
-        rows.append((name, f"{entry['score']:.2f}", f"[{low:.2f}, {high:.2f}]", entry["signature"]))
+        low, high = entry.interval
+        rows.append((name, f"{entry.score:.2f}", f"[{low:.2f}, {high:.2f}]", entry.signature))
     first, second, third = (max(len(row[column]) for row in rows) for column in range(3))
     lines = [f"{row[0]:<{first}}  {row[1]:>{second}}  {row[2]:>{third}}  {row[3]}" for row in rows]
     for name, entry in scores.items():
-        if "preprocessing" in entry:
-            lines.append(f"{name}: on text {entry['preprocessing']}")
+        if entry.preprocessing:
+            lines.append(f"{name}: on text {entry.preprocessing}")
     return "\n".join(lines)

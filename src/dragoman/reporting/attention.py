@@ -2,68 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dragoman.config import DecodeConfig
 from dragoman.data.captions import captions
 from dragoman.data.tokenizers import EOS, Tokenizer
 from dragoman.decoding.forced import aligning, attention_weights, word_attention
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError, nearest, one_of
-from dragoman.models.seq2seq import Weights
 from dragoman.reporting.alignment import (
     AlignmentErrorRate,
     alignment_error_rate,
     hard_alignment,
     merge_to_words,
 )
-from dragoman.reporting.heatmap import attention_figure, attention_grid, save_figure
+from dragoman.reporting.heatmap import attention_figure, attention_grid, figure_png
 
 Matrix = NDArray[Any]
 # Marks that tokenizers print and that stand for no character of the text.
 MARKS = ("▁", "￭")
 
 
-def choose(weights: Weights, name: str | None, head: int | None) -> tuple[str, Matrix]:
-    """Return the weights (H, T, S) of the first sentence, of one attention and one or all heads.
+@dataclass(frozen=True, eq=False)
+class Attention(Mapping[str, Matrix]):
+    """Where a model looks while it writes a translation: a mapping from names to matrices.
 
-    Without a name, the one attention that aligns target with source best, heads averaged.
-
-    Raises:
-        DragomanError: naming the attentions or heads there are.
+    A matrix is (heads, rows, columns): its rows look at its columns, and each sums to 1.
+    ``labels(name)`` has the tokens of both, ``plot()`` draws the picture.
     """
-    if not weights:
-        raise DragomanError("this model has no attention to draw (model.attention=none)")
-    if name is None:
-        best, mean = aligning(weights), word_attention(weights)
-        assert mean is not None, "a model with attention attends to its source"
-        matrix = mean[0].float().cpu().numpy()[None]
+
+    source: str
+    target: str
+    src_tokens: list[str]
+    tgt_tokens: list[str]
+    matrices: dict[str, Matrix]
+    aligning: str | None  # the one whose rows align best with the source; None without any
+
+    def __getitem__(self, name: str) -> Matrix:
+        return self.matrices[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.matrices)
+
+    def __len__(self) -> int:
+        return len(self.matrices)
+
+    def labels(self, name: str) -> tuple[list[str], list[str]]:
+        """Return the tokens of a matrix's rows and of its columns."""
+        if name.startswith("encoder"):
+            return self.src_tokens, self.src_tokens
+        if name.endswith("self"):
+            # Row t of the decoder predicts target t; it looks at what the decoder was fed.
+            return self.tgt_tokens, ["<bos>", *self.tgt_tokens[:-1]]
+        return self.tgt_tokens, self.src_tokens
+
+    def plot(self, layer: str | None = None, head: int | None = None, title: str = "") -> Figure:
+        """Draw one head of an attention, or all of them side by side.
+
+        Without ``layer``, the attention that aligns best, its heads averaged.
+
+        Raises:
+            DragomanError: naming the attentions or heads there are.
+        """
+        if self.aligning is None:
+            raise DragomanError("this model has no attention to draw (model.attention=none)")
+        if layer is None:
+            if head is not None:
+                raise DragomanError("head: name the attention it belongs to with layer")
+            layer, matrix = self.aligning, self.matrices[self.aligning].mean(0)[None]
+            title = title or f"{layer}, mean of the heads"
+        elif layer not in self.matrices:
+            raise DragomanError(
+                f"layer: there is no attention '{layer}', expected {one_of(self.matrices)}"
+                f"{nearest(layer, self.matrices)}"
+            )
+        else:
+            matrix = self.matrices[layer]
         if head is not None:
-            raise DragomanError("--head: name the attention it belongs to with --layer")
-        return f"{best}, mean of the heads", matrix
-    if name not in weights:
-        raise DragomanError(
-            f"--layer: there is no attention '{name}', expected {one_of(weights)}"
-            f"{nearest(name, weights)}"
-        )
-    matrix = weights[name][0].float().cpu().numpy()
-    if head is None:
-        return name, matrix
-    if not 0 <= head < len(matrix):
-        raise DragomanError(f"--head: {head} is out of range, expected 0 to {len(matrix) - 1}")
-    return f"{name}, head {head}", matrix[head : head + 1]
+            if not 0 <= head < len(matrix):
+                raise DragomanError(
+                    f"head: {head} is out of range, expected 0 to {len(matrix) - 1}"
+                )
+            matrix, title = matrix[head : head + 1], title or f"{layer}, head {head}"
+        down, across = self.labels(layer)
+        if len(matrix) == 1:
+            return attention_figure(matrix[0], across, down, title or layer)
+        return attention_grid(matrix, across, down, title or layer)
+
+    def _repr_png_(self) -> bytes | None:
+        return None if self.aligning is None else figure_png(self.plot(), 110)
 
 
-def forced(
-    translator: Translator, source: str, target: str
-) -> tuple[list[str], list[str], Weights]:
-    """Return the tokens of a source and of its translation, and all attention between them.
+def attention_of(translator: Translator, source: str, target: str) -> Attention:
+    """Return all attention between a source and its translation.
 
     Both are cut where translating cuts: at ``data.max_length``.
     """
@@ -71,53 +107,14 @@ def forced(
     src = [*translator.encode_line(source)[:longest], EOS]
     tgt = [*translator.tgt_tokenizer.encode(target)[:longest], EOS]
     weights = attention_weights(translator.models[0], translator.batch([src], [tgt]))
-    return translator.src_tokenizer.tokens(src), translator.tgt_tokenizer.tokens(tgt), weights
-
-
-def sentence_figure(translator: Translator, source: str, target: str, title: str) -> Figure | None:
-    """Draw where a translation looks in its source; None if the model has no attention."""
-    src, tgt, weights = forced(translator, source, target)
-    attention = word_attention(weights)
-    if attention is None:
-        return None
-    return attention_figure(attention[0].float().cpu().numpy(), src, tgt, title)
-
-
-def draw_attention(
-    translator: Translator,
-    sentence: str,
-    decode: DecodeConfig,
-    path: Path,
-    *,
-    target: str | None = None,
-    name: str | None = None,
-    head: int | None = None,
-) -> str:
-    """Draw the attention of one sentence and its translation (or ``target``) as a PNG.
-
-    Returns the translation that was drawn.
-
-    Raises:
-        DragomanError: if there is no such attention, or the picture cannot be written.
-    """
-    if not sentence.strip():
-        raise DragomanError("--sentence: is empty")
-    if target is None:
-        target = translator.translate([sentence], decode)[0][0].text
-    src_tokens, tgt_tokens, weights = forced(translator, sentence, target)
-    title, matrix = choose(weights, name, head)
-    # Row t of the decoder predicts target t; its own attention looks at what it was fed.
-    fed = ["<bos>", *tgt_tokens[:-1]]
-    across = src_tokens if name is None or not name.endswith("self") else fed
-    down = tgt_tokens
-    if name is not None and name.startswith("encoder"):
-        across = down = src_tokens
-    if len(matrix) == 1:
-        figure = attention_figure(matrix[0], across, down, title)
-    else:
-        figure = attention_grid(matrix, across, down, title)
-    save_figure(figure, path)
-    return target
+    return Attention(
+        source,
+        target,
+        translator.src_tokenizer.tokens(src),
+        translator.tgt_tokenizer.tokens(tgt),
+        {name: matrix[0].float().cpu().numpy() for name, matrix in weights.items()},
+        aligning(weights),
+    )
 
 
 def words_of_tokens(tokens: Sequence[str], words: Sequence[str]) -> list[int]:

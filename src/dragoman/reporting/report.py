@@ -20,7 +20,7 @@ from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError
 from dragoman.evaluation.scores import origin_words
 from dragoman.evaluation.significance import compare
-from dragoman.reporting.attention import sentence_figure
+from dragoman.reporting.attention import attention_of
 from dragoman.reporting.breakdown import (
     Bucket,
     Sentence,
@@ -124,9 +124,10 @@ def _attention(translator: Translator, sentences: Sequence[Sentence]) -> str:
     """Draw what the model looks at for some sentences."""
     parts = []
     for s in sentences:
-        figure = sentence_figure(translator, s.source, s.hypothesis, f"no. {s.number}")
-        if figure is None:
+        attention = attention_of(translator, s.source, s.hypothesis)
+        if attention.aligning is None:
             return '<p class="note">This model has no attention.</p>'
+        figure = attention.plot(title=f"no. {s.number}")
         parts.append(_picture(figure, f"attention of sentence {s.number}"))
     return "\n".join(parts)
 

@@ -126,7 +126,7 @@ class Validator:
             if self.warned:
                 warnings.simplefilter("ignore")
             self.warned = True
-            found = self.translator.translate(lines, self.decode)
+            found = self.translator.translate_lines(lines, self.decode)
         return [translations[0].text for translations in found]
 
     @torch.no_grad()
@@ -161,9 +161,8 @@ class Validator:
         ]
         board.text(step, "samples", "\n".join(table))
         if self.config.log.figures:
-            from dragoman.reporting.attention import sentence_figure  # brings matplotlib
+            from dragoman.reporting.attention import attention_of  # brings matplotlib
 
-            title = f"attention at step {step}"
-            figure = sentence_figure(self.translator, lines[0], texts[0], title)
-            if figure is not None:
-                board.figure(step, "attention", figure)
+            attention = attention_of(self.translator, lines[0], texts[0])
+            if attention.aligning is not None:
+                board.figure(step, "attention", attention.plot(title=f"attention at step {step}"))
