@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class DragomanError(Exception):
@@ -23,3 +23,16 @@ def one_of(accepted: Iterable[str]) -> str:
     """Return ``"a, b or c"``, the form in which every message lists what it accepts."""
     words = [str(word) for word in accepted]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def check_known(word: str, accepted: Sequence[str], lacking: str) -> None:
+    """Refuse a word that is not among the accepted ones.
+
+    Raises:
+        DragomanError: as in ``"Multi30k has no split 'tets', expected ...; did you mean 'test'?"``,
+            in which the words before the quoted one are ``lacking``.
+    """
+    if word not in accepted:
+        raise DragomanError(
+            f"{lacking} '{word}', expected {one_of(accepted)}{nearest(word, accepted)}"
+        )

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dragoman.data.formats import read_lines
-from dragoman.errors import DragomanError, nearest, one_of
+from dragoman.errors import check_known
 
 SPLITS = {"train": 8000, "val": 300, "test": 500}
 FILE = Path(__file__).with_name("captions.tsv.gz")
@@ -42,16 +42,13 @@ class Caption(NamedTuple):
     triples: frozenset[tuple[str, str, str]]
 
 
-def captions(split: str) -> tuple[Caption, ...]:
+def captions(split: str) -> Sequence[Caption]:
     """Return the pairs of a split; the file is read when the first one is asked for.
 
     Raises:
         DragomanError: for a split that is not one of ``SPLITS``.
     """
-    if split not in SPLITS:
-        raise DragomanError(
-            f"captions has no split '{split}', expected {one_of(SPLITS)}{nearest(split, SPLITS)}"
-        )
+    check_known(split, list(SPLITS), "captions has no split")
     return _corpus()[split]
 
 
@@ -66,32 +63,17 @@ def fingerprint() -> str:
 
 
 @functools.cache
-def _corpus() -> Mapping[str, tuple[Caption, ...]]:
+def _corpus() -> Mapping[str, Sequence[Caption]]:
+    """Read the file: split, German, English, alignment as i-j, triples as adjective/noun/verb."""
     splits: dict[str, list[Caption]] = {split: [] for split in SPLITS}
     for line in read_lines(FILE):
-        split, de, en, links, triples = line.split("\t")
-        splits[split].append(
-            Caption(
-                de=de,
-                en=en,
-                de_words=_words(de),
-                en_words=_words(en),
-                alignment=tuple(_link(link) for link in links.split()),
-                triples=frozenset(_triple(triple) for triple in triples.split()),
-            )
-        )
-    return {split: tuple(pairs) for split, pairs in splits.items()}
+        split, de, en, *fields = line.split("\t")
+        links, triples = (field.split() for field in fields)
+        alignment = tuple((int(i), int(j)) for i, j in (link.split("-") for link in links))
+        lemmas = frozenset((a, n, v) for a, n, v in (triple.split("/") for triple in triples))
+        splits[split].append(Caption(de, en, _words(de), _words(en), alignment, lemmas))
+    return splits
 
 
 def _words(sentence: str) -> tuple[str, ...]:
     return tuple(sentence.replace(",", " ,").replace(".", " .").split())
-
-
-def _link(text: str) -> tuple[int, int]:
-    german, english = text.split("-")
-    return int(german), int(english)
-
-
-def _triple(text: str) -> tuple[str, str, str]:
-    adjective, noun, verb = text.split("/")
-    return adjective, noun, verb
