@@ -24,35 +24,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--splits", nargs="+", help=f"any of {' '.join(multi30k.SPLITS)}; default: all"
     )
     parser.add_argument(
-        "--from", dest="folder", type=Path, help="copy from this local folder, not the network"
+        "--from",
+        "--url",
+        dest="source",
+        default=multi30k.URL,
+        help="local folder or address to take the files from (%(default)s)",
     )
     parser.add_argument(
         "--no-monolingual",
         action="store_true",
         help="leave out the independent captions (task2, beside the folder)",
     )
-    parser.add_argument("--url", default=multi30k.URL, help="address to fetch from (%(default)s)")
     options = parser.parse_args(arguments)
     try:
-        present = multi30k.fetch(
+        multi30k.fetch(
             options.root,
             options.languages,
             options.splits,
-            url=options.url,
-            folder=options.folder,
+            source=options.source,
+            monolingual=not options.no_monolingual,
             say=lambda line: print(line, flush=True),
         )
-        print(f"{len(present)} files of Multi30k are in {options.root}")
-        if options.splits is None and not options.no_monolingual:
-            own, beside = options.folder, options.root.parent / "task2"
-            present = multi30k.fetch_monolingual(
-                beside,
-                options.languages,
-                url=options.url.replace("task1", "task2"),
-                folder=None if own is None else own.resolve().parent / "task2",
-                say=lambda line: print(line, flush=True),
-            )
-            print(f"{len(present)} files of monolingual captions are in {beside}")
     except DragomanError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1

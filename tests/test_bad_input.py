@@ -340,7 +340,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     "NUL byte": (lambda b: b.trained_on(line(5, b"Hund\0")), "train.de: line 5: holds a NUL byte"),
     "UTF-16": (
         lambda b: b.trained_on(lambda d: d.decode().encode("utf-16")),
-        "train.de: line 1: ",
+        "train.de: looks like UTF-16, expected UTF-8 text",
     ),
     "only empty lines": (
         lambda b: b.trained_on(lambda d: b"\n" * 120),
@@ -353,7 +353,10 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     "table without a tab": (table_file("t.tsv", "a\tb\nc d\n"), "t.tsv: line 2: 1 column"),
     "broken JSON": (table_file("t.jsonl", '{"de": "a", "en": "b"}\n{"de"\n'), "line 2: not valid"),
     "JSON without a language": (table_file("t.jsonl", '{"de": "a"}\n'), "no key 'en'"),
-    "file name without a format": (table_file("t.txt", "a"), "data.files.train: 't.txt' says not"),
+    "file name without a format": (
+        table_file("t.txt", "a"),
+        "data.files.train: 't.txt' does not tell",
+    ),
     "unknown split of files": (
         lambda b: b.train(data__validation_split="vla"),
         "data.files has no split 'vla', expected train, val or test; did you mean 'val'?",
@@ -368,7 +371,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
             data__src="cs",
             data__corpora=[{"source": "multi30k", "src": "cs", "split": "test_2017_flickr"}],
         ),
-        "no split 'test_2017_flickr' in language 'cs'; the splits of 'cs' are train, val",
+        "Multi30k in cs and en has no split 'test_2017_flickr', expected train, val",
     ),
     "unknown split of Multi30k": (
         lambda b: b.multi30k(data__validation_split="test_2016_flikr"),
@@ -378,7 +381,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
         lambda b: b.multi30k(data__root=str(b.folder)),
         "train.de.gz: no such file; `make data` fetches Multi30k",
     ),
-    "wrong checksum": (wrong_checksum, "train.de.gz: not the file of Multi30k (SHA-256"),
+    "wrong checksum": (wrong_checksum, "train.de.gz: not the file of Multi30k (wrong SHA-256"),
     "no network": (no_network, "no connection"),
     "language of the embedded corpus": (
         lambda b: b.train(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class DragomanError(Exception):
@@ -28,3 +28,16 @@ def one_of(accepted: Iterable[str]) -> str:
 def visible(text: str) -> str:
     """Return text for a terminal, its control characters shown as escapes: ``\\x1b``."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def check_known(word: str, accepted: Sequence[str], lacking: str) -> None:
+    """Refuse a word that is not among the accepted ones.
+
+    Raises:
+        DragomanError: as in ``"Multi30k has no split 'tets', expected ...; did you mean 'test'?"``,
+            in which the words before the quoted one are ``lacking``.
+    """
+    if word not in accepted:
+        raise DragomanError(
+            f"{lacking} '{word}', expected {one_of(accepted)}{nearest(word, accepted)}"
+        )

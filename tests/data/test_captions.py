@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
-import random
-import subprocess
-import sys
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -15,9 +11,6 @@ import sacrebleu
 import spacy
 
 from dragoman.data.captions import SPLITS, Caption, captions, fingerprint
-from dragoman.data.captions_grammar import Grammar, is_held_out
-from dragoman.data.captions_lexicon import ADJECTIVES, ADJECTIVES_OF, NOUNS, VERBS, Noun
-from dragoman.data.captions_phrases import adjective_form, determiner_form, noun_form
 from dragoman.errors import DragomanError
 
 HELD_OUT = ("val", "test")
@@ -113,21 +106,6 @@ def test_every_held_out_word_occurs_in_training_often() -> None:
         trained = Counter(word for pair in captions("train") for word in getattr(pair, side))
         for split in HELD_OUT:
             assert min(trained[w] for p in captions(split) for w in getattr(p, side)) >= 10
-
-
-def test_triples_name_every_attributive_adjective() -> None:
-    """The inflected adjectives before a noun can be counted in the sentence itself."""
-    stems = {adjective.stem: adjective.de for adjective in ADJECTIVES.values()}
-    forms = {stem + e: de for stem, de in stems.items() for e in ("e", "er", "es", "en", "em")}
-    for pair in EVERY:
-        following = [*pair.de_words[1:], ""]
-        found = Counter(
-            forms[word]
-            for word, after in zip(pair.de_words, following, strict=True)
-            if word in forms and after not in ("ist", "sind")  # those say how someone feels
-        )
-        assert set(found) == {adjective for adjective, _, _ in pair.triples}
-        assert sum(found.values()) >= len(pair.triples)
 
 
 def test_nearest_training_translation_scores_under_45() -> None:
@@ -249,46 +227,6 @@ def test_alignment_of_what_is_not_word_for_word(german: str, expected: str) -> N
     assert set(expected.split()) <= links(BY_GERMAN[german])
 
 
-def noun(name: str) -> Noun:
-    return next(noun for noun in NOUNS if noun.de == name)
-
-
-@pytest.mark.parametrize(
-    ("determiner", "adjective", "name", "number", "case", "expected"),
-    [
-        ("ein", "klein", "Hund", "s", "nom", "ein kleiner Hund"),
-        ("ein", "klein", "Hund", "s", "acc", "einen kleinen Hund"),
-        ("ein", "klein", "Hund", "s", "dat", "einem kleinen Hund"),
-        ("der", "alt", "Mann", "s", "dat", "dem alten Mann"),
-        ("zwei", "klein", "Hund", "p", "nom", "zwei kleine Hunde"),
-        ("zwei", "klein", "Hund", "p", "dat", "zwei kleinen Hunden"),
-        ("viele", "alt", "Mann", "p", "dat", "vielen alten Männern"),
-        ("", "rot", "Auto", "p", "dat", "roten Autos"),
-        ("", "rot", "Auto", "p", "acc", "rote Autos"),
-        ("der", "rot", "Auto", "p", "acc", "die roten Autos"),
-        ("ein", "teuer", "Hemd", "s", "acc", "ein teures Hemd"),
-        ("der", "müde", "Frau", "s", "nom", "die müde Frau"),
-        ("der", "müde", "Frau", "s", "dat", "der müden Frau"),
-        ("dies", "neugierig", "Junge", "s", "acc", "diesen neugierigen Jungen"),
-        ("dies", "klein", "Mädchen", "s", "dat", "diesem kleinen Mädchen"),
-        ("ihr", "nass", "Jacke", "s", "dat", "ihrer nassen Jacke"),
-        ("sein", "neu", "Ball", "p", "acc", "seine neuen Bälle"),
-        ("ein", "jung", "Affe", "s", "dat", "einem jungen Affen"),
-        ("", "alt", "Lehrerin", "p", "dat", "alten Lehrerinnen"),
-    ],
-)
-def test_declension(
-    determiner: str, adjective: str, name: str, number: str, case: str, expected: str
-) -> None:
-    gender = "p" if number == "p" else noun(name).gender
-    words = [
-        determiner_form(determiner, gender, case),
-        adjective_form(ADJECTIVES[adjective], determiner, gender, case),
-        noun_form(noun(name), gender, case),
-    ]
-    assert " ".join(word for word in words if word) == expected
-
-
 def test_english_article_fits_the_next_word() -> None:
     for pair in EVERY:
         for article, word in zip(pair.en_words, pair.en_words[1:], strict=False):
@@ -296,46 +234,15 @@ def test_english_article_fits_the_next_word() -> None:
                 assert (article.lower() == "an") == (word[0] in "aeiou"), pair.en
 
 
-def test_lexicon_is_consistent() -> None:
-    assert {name for names in ADJECTIVES_OF.values() for name in names} == set(ADJECTIVES)
-    assert {noun.kind for noun in NOUNS} <= set(ADJECTIVES_OF)
-    for verb in VERBS:
-        assert verb.de.startswith(verb.prefix)
-        assert set(verb.subjects + verb.objects) <= {noun.kind for noun in NOUNS}
-        assert bool(verb.objects) == (verb.frame not in ("none", "move"))
-    used = {triple[2] for pair in EVERY for triple in pair.triples}
-    assert used == {verb.de for verb in VERBS}
-
-
 # -- the same everywhere ---------------------------------------------------------------------------
 
 
-def test_fingerprint_is_that_of_every_python_version() -> None:
+def test_fingerprint_is_that_of_every_release() -> None:
     assert fingerprint() == "fb470773432e3ae4845d074e80f6ddf1f112120dfd1c881592aa4006ddd3db93"
 
 
-def test_another_process_makes_the_same_corpus() -> None:
-    script = "from dragoman.data.captions import fingerprint; print(fingerprint())"
-    environment = {**os.environ, "PYTHONHASHSEED": "4242"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == fingerprint()
-
-
-def test_captions_are_made_once() -> None:
+def test_captions_are_read_once() -> None:
     assert captions("val") is captions("val")
-
-
-@pytest.mark.parametrize("held_out", [False, True])
-def test_grammar_keeps_to_its_side_of_the_triples(held_out: bool) -> None:
-    grammar = Grammar(random.Random(7), held_out)
-    seen = []
-    for _ in range(200):
-        grammar.sentence()
-        seen += grammar.triples
-    assert len(seen) > 100
-    assert all(is_held_out(triple) == held_out for triple in seen)
 
 
 @pytest.mark.parametrize("wrong", ["tets", "Train", ""])

@@ -7,24 +7,38 @@ and others, which occur inside real sentences and would shift one side of a corp
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import importlib
+import io
 import itertools
 import json
 import re
+import stat
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dragoman.errors import DragomanError
 
 Pair = tuple[str, str]
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
-_CHUNK = 1 << 20
+# Packed files by their first bytes: the name people know, and the module, loaded when it is needed,
+# for a Python may have been built without it.
+_PACKED = {
+    re.compile(rb"\x1f\x8b"): ("gzip", "gzip"),
+    re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)"): ("bzip2", "bz2"),
+    re.compile(rb"\xfd7zXZ\0"): ("xz", "lzma"),
+}
+# First bytes of what is no UTF-8 text, in this order: UTF-32 begins like UTF-16.
+_FOREIGN = {
+    re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"): "UTF-32",
+    re.compile(rb"\xff\xfe|\xfe\xff|\0[^\0]|[^\0]\0"): "UTF-16",
+    re.compile(rb"PK\x03\x04"): "a zip archive",
+    re.compile(rb"\x28\xb5\x2f\xfd"): "a Zstandard file",
+    **{magic: f"a {name} file" for magic, (name, _) in _PACKED.items()},
+}
 
 
 def _refusal(path: Path, problem: Exception) -> DragomanError:
@@ -33,21 +47,33 @@ def _refusal(path: Path, problem: Exception) -> DragomanError:
         return DragomanError(f"{path}: no such file")
     if isinstance(problem, IsADirectoryError):
         return DragomanError(f"{path}: is a folder, expected a file")
-    if isinstance(problem, EOFError):
-        return DragomanError(f"{path}: the gzip file is truncated; fetch or copy it again")
-    if isinstance(problem, gzip.BadGzipFile | zlib.error):
-        return DragomanError(f"{path}: the gzip file is corrupt; fetch or copy it again")
     reason = getattr(problem, "strerror", None) or str(problem)
     return DragomanError(f"{path}: cannot be read ({reason})")
 
 
-def check_file(path: Path) -> Path:
+def _is_stream(path: Path, reread: bool) -> bool:
+    """Tell whether a path is a pipe or a device, which is refused if it is to be read again."""
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return False
+    if reread:
+        raise io.UnsupportedOperation(
+            "a pipe or device gives its text only once; write it to a file"
+        )
+    return True
+
+
+def check_file(path: Path, reread: bool = False) -> Path:
     """Return ``path`` if it is a file that can be read and is not empty.
 
+    A pipe is left alone, since what is read of it is gone; ``reread`` refuses it.
+
     Raises:
-        DragomanError: if it is missing, a folder, unreadable or empty.
+        DragomanError: if it is missing, a folder, unreadable, empty, or a pipe to be read again.
     """
     try:
+        if _is_stream(path, reread):
+            return path
         with path.open("rb") as stream:
             first = stream.read(1)
     except (OSError, ValueError) as problem:  # ValueError: a path that no file can have
@@ -64,10 +90,15 @@ def decode_lines(stream: Iterable[bytes], name: str, first: int = 1) -> Iterator
     is the number of the first line, where the stream is a later part of something.
 
     Raises:
-        DragomanError: naming ``name`` and the line, for bytes that are not UTF-8 and for NUL.
+        DragomanError: naming ``name`` for what begins like another encoding or no text at all;
+            and the line, for bytes that are not UTF-8 and for NUL.
     """
     for number, raw in enumerate(stream, first):
-        line = raw.removeprefix(_BOM) if number == 1 else raw
+        line = raw
+        if number == 1:
+            if foreign := next((what for m, what in _FOREIGN.items() if m.match(raw)), None):
+                raise DragomanError(f"{name}: looks like {foreign}, expected UTF-8 text")
+            line = raw.removeprefix(_BOM)
         if not line:
             return  # a byte-order mark and nothing else: there is no line
         line = line.removesuffix(b"\n").removesuffix(b"\r")
@@ -82,22 +113,41 @@ def decode_lines(stream: Iterable[bytes], name: str, first: int = 1) -> Iterator
             ) from None
 
 
+def _unpacked(raw: io.BufferedReader, path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file as bytes, unpacked if its first bytes say that it is packed."""
+    head = raw.peek(10)
+    packed = next((names for magic, names in _PACKED.items() if magic.match(head)), None)
+    if packed is None:
+        yield from raw
+        return
+    try:
+        yield from importlib.import_module(packed[1]).open(raw)
+    except Exception as problem:  # every module has a class of its own for what is corrupt
+        if getattr(problem, "errno", None) or isinstance(problem, ImportError):
+            raise
+        state = "truncated" if isinstance(problem, EOFError) else "corrupt"
+        raise DragomanError(
+            f"{path}: the {packed[0]} file is {state}; fetch or copy it again"
+        ) from None
+
+
 def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file, plain or gzip (told by its first bytes, not by its name).
+    """Yield the lines of a text file, plain or packed by gzip, bzip2 or xz.
+
+    Its first bytes tell, not its name. A pipe is read once, from its first byte on.
 
     Raises:
         DragomanError: as ``check_file`` and ``decode_lines``, and for a truncated or corrupt
-            gzip file.
+            packed file.
     """
     check_file(path)
     number = 0
     try:
         with path.open("rb") as raw:
-            zipped = raw.peek(2)[:2] == _GZIP_MAGIC
-            stream: BinaryIO = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
-            for number, line in enumerate(decode_lines(stream, str(path)), 1):  # noqa: B007
+            lines = decode_lines(_unpacked(raw, path), str(path))
+            for number, line in enumerate(lines, 1):  # noqa: B007
                 yield line
-    except (OSError, EOFError, zlib.error) as problem:
+    except OSError as problem:
         raise _refusal(path, problem) from None
     if not number:
         raise DragomanError(f"{path}: the file is empty")
@@ -227,16 +277,14 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal digits.
 
     Raises:
-        DragomanError: if the file cannot be read.
+        DragomanError: if the file cannot be read, or is a pipe, which would have to be read again.
     """
-    digest = hashlib.sha256()
     try:
+        _is_stream(path, reread=True)
         with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, ValueError) as problem:
         raise _refusal(path, problem) from None
-    return digest.hexdigest()
 
 
 _DIGESTS: dict[tuple[str, int, int, int], str] = {}
@@ -248,7 +296,7 @@ def remembered_sha256(path: Path) -> str:
     Raises:
         DragomanError: if the file cannot be read.
     """
-    facts = check_file(path).stat()
+    facts = check_file(path, reread=True).stat()
     known = (str(path.absolute()), facts.st_size, facts.st_mtime_ns, facts.st_ino)
     if known not in _DIGESTS:
         _DIGESTS[known] = sha256_of(path)

@@ -145,6 +145,10 @@ class MemorySource:
         kept = [path.stem for path in sorted(wanted.root.glob("*.jsonl"))]
         return list(dict.fromkeys([*_held, *kept]))
 
+    def paths(self, wanted: Any, split: str) -> list[Path]:
+        """Return the file that a split was kept in; training pairs have none."""
+        return [] if split == TRAIN else [_stored(wanted.root, split)]
+
     def pairs(self, wanted: Any, split: str) -> Iterator[Pair]:
         """Yield the pairs of a split."""
         if split in _held:

@@ -8,8 +8,10 @@ pairs are asked for; what only shows in the text, while they stream.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,7 +27,7 @@ from dragoman.data.formats import (
     zip_lines,
 )
 from dragoman.data.memory import MemorySource
-from dragoman.errors import DragomanError, nearest, one_of
+from dragoman.errors import DragomanError, check_known
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class Source(Protocol):
     def splits(self, wanted: Request) -> list[str]:
         """Return the names of the splits of a language pair."""
 
+    def paths(self, wanted: Request, split: str) -> list[Path]:
+        """Return the files of a split, all of which can be read."""
+
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the raw (source, target) pairs of a split."""
 
@@ -57,13 +62,6 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _check_split(split: str, known: Sequence[str], owner: str) -> None:
-    if split not in known:
-        raise DragomanError(
-            f"{owner} has no split '{split}', expected {one_of(known)}{nearest(split, known)}"
-        )
-
-
 class Multi30kSource:
     """The files of Multi30k under ``root``, verified by checksum."""
 
@@ -73,58 +71,61 @@ class Multi30kSource:
         multi30k.check_language(wanted.tgt, f"{wanted.key}.tgt")
         return multi30k.splits_of(wanted.src, wanted.tgt)
 
-    def _paths(self, wanted: Request, split: str) -> tuple[Path, Path]:
+    def paths(self, wanted: Request, split: str) -> list[Path]:
+        """Return the files of both languages."""
         self.splits(wanted)
         multi30k.check_split(split, (wanted.src, wanted.tgt))
-        src, tgt = (multi30k.find_file(wanted.root, split, s) for s in (wanted.src, wanted.tgt))
-        return src, tgt
+        return [multi30k.find_file(wanted.root, split, s) for s in (wanted.src, wanted.tgt)]
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the captions of a split."""
-        return zip_lines(*self._paths(wanted, split))
+        return zip_lines(*self.paths(wanted, split))
 
     def fingerprint(self, wanted: Request, split: str) -> str:
         """Return the digest of both files."""
-        return _digest("multi30k", *map(remembered_sha256, self._paths(wanted, split)))
+        return _digest("multi30k", *map(remembered_sha256, self.paths(wanted, split)))
 
 
 class FilesSource:
-    """Any parallel text: two plain files, a TSV or a JSONL file, each plain or gzip."""
+    """Any parallel text: two plain files, a TSV or a JSONL file, each as it is or packed."""
 
     def splits(self, wanted: Request) -> list[str]:
         """Return the splits that ``data.files`` names."""
         return list(wanted.files)
 
-    def _pattern(self, wanted: Request, split: str) -> str:
+    def _pattern(self, wanted: Request, split: str) -> tuple[str, str | None]:
+        """Return the file name of a split, and ``.tsv`` or ``.jsonl`` if it ends so."""
         if not wanted.files:
             raise DragomanError(
                 f"data.files: names no file, so there is no split '{split}'; "
                 "give each split a file name, e.g. {train: 'train.{lang}'}"
             )
-        _check_split(split, list(wanted.files), "data.files")
-        return wanted.files[split]
-
-    def _paths(self, wanted: Request, split: str) -> list[Path]:
-        pattern = self._pattern(wanted, split)
-        kind, two = _kind(pattern), "{lang}" in pattern
-        if two == (kind is not None):
-            expected = (
-                "{lang} in the name for two plain text files, or a name ending in .tsv or .jsonl"
-            )
+        check_known(split, list(wanted.files), "data.files has no split")
+        pattern = wanted.files[split]
+        plain = re.sub(r"\.(gz|bz2|xz)$", "", pattern.lower())
+        kind = next((end for end in (".tsv", ".jsonl") if plain.endswith(end)), None)
+        if ("{lang}" in pattern) == (kind is not None):
             raise DragomanError(
-                f"data.files.{split}: '{pattern}' says not how the pairs are written; expected "
-                f"{expected}; each also with .gz"
+                f"data.files.{split}: '{pattern}' does not tell how the pairs are written; "
+                "expected {lang} in the name for two plain text files, or a name ending in .tsv "
+                "or .jsonl; each also packed (.gz, .bz2, .xz)"
             )
-        names = (
-            [pattern.replace("{lang}", s) for s in (wanted.src, wanted.tgt)] if two else [pattern]
-        )
+        return pattern, kind
+
+    def paths(self, wanted: Request, split: str) -> list[Path]:
+        """Return one file, or one for each language."""
+        pattern, _ = self._pattern(wanted, split)
+        names = dict.fromkeys(pattern.replace("{lang}", s) for s in (wanted.src, wanted.tgt))
         # "../" leads to what lies beside the folder as it was named, though that may be a link.
-        paths = [Path(os.path.normpath(wanted.root / name)) for name in names]
-        return [check_file(_plain_or_packed(path)) for path in paths]
+        places = (os.path.normpath(wanted.root / os.path.expanduser(name)) for name in names)
+        try:
+            return [check_file(_plain_or_packed(place), reread=True) for place in places]
+        except DragomanError as problem:
+            raise DragomanError(f"{problem} (data.files.{split})") from None
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the pairs of a split in the format that its file name tells."""
-        paths, kind = self._paths(wanted, split), _kind(self._pattern(wanted, split))
+        paths, (_, kind) = self.paths(wanted, split), self._pattern(wanted, split)
         if kind == ".tsv":
             return read_tsv(paths[0], wanted.src, wanted.tgt, wanted.columns)
         if kind == ".jsonl":
@@ -133,59 +134,64 @@ class FilesSource:
 
     def fingerprint(self, wanted: Request, split: str) -> str:
         """Return the digest of the files and of how they are read."""
-        paths, kind = self._paths(wanted, split), _kind(self._pattern(wanted, split))
+        paths, (_, kind) = self.paths(wanted, split), self._pattern(wanted, split)
         reading = [] if kind is None else [kind, wanted.src, wanted.tgt, *wanted.columns]
         return _digest("files", *reading, *map(remembered_sha256, paths))
 
 
-def _kind(pattern: str) -> str | None:
-    """Return ``.tsv`` or ``.jsonl`` if a file name ends so, ``.gz`` left aside."""
-    name = pattern.lower().removesuffix(".gz")
-    return next((suffix for suffix in (".tsv", ".jsonl") if name.endswith(suffix)), None)
-
-
-def _plain_or_packed(path: Path) -> Path:
-    """Return ``path``, or ``path.gz`` where only that one is there."""
-    packed = path.with_name(f"{path.name}.gz")
-    return packed if packed.exists() and not path.exists() else path
+def _plain_or_packed(place: str) -> Path:
+    """Return a path, or that of the packed file where only that one is there."""
+    packed = (f"{place}{end}" for end in ("", ".gz", ".bz2", ".xz"))
+    return Path(next(filter(os.path.exists, packed), place))
 
 
 class CaptionsSource:
-    """The embedded corpus; it has no file on disk."""
-
-    _LANGUAGES = ("de", "en")
+    """The embedded corpus; it has no file of the user's."""
 
     def splits(self, wanted: Request) -> list[str]:
         """Return the splits of the embedded corpus."""
-        for side in ("src", "tgt"):
-            language = getattr(wanted, side)
-            if language not in self._LANGUAGES:
-                raise DragomanError(
-                    f"{wanted.key}.{side}: captions has no language '{language}', expected "
-                    f"{one_of(self._LANGUAGES)}{nearest(language, self._LANGUAGES)}"
-                )
+        for side, language in (("src", wanted.src), ("tgt", wanted.tgt)):
+            check_known(language, ("de", "en"), f"{wanted.key}.{side}: captions has no language")
         return list(captions.SPLITS)
+
+    def paths(self, wanted: Request, split: str) -> list[Path]:
+        """Return no path."""
+        return []
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the captions of a split."""
-        _check_split(split, self.splits(wanted), "captions")
+        self.splits(wanted)
         entries = captions.captions(split)
         if wanted.src == "de":
             return ((entry.de, entry.en) for entry in entries)
         return ((entry.en, entry.de) for entry in entries)
 
     def fingerprint(self, wanted: Request, split: str) -> str:
-        """Return the digest of the grammar's output, the split and the direction."""
-        _check_split(split, self.splits(wanted), "captions")
+        """Return the digest of the corpus, the split and the direction."""
+        check_known(split, self.splits(wanted), "captions has no split")
         return _digest("captions", captions.fingerprint(), split, wanted.src, wanted.tgt)
+
+
+# A split names files of scores and pictures, so nothing in it may lead to another folder.
+_SPLIT = re.compile(r"\w[\w.-]*")
+
+
+def check_split_name(split: str, key: str) -> None:
+    """Refuse a split that cannot be part of a file name; ``key`` is what the message names."""
+    if not _SPLIT.fullmatch(split):
+        raise DragomanError(
+            f"{key}: '{split}' is not a name for a split, expected letters, digits, '_', '-', '.'"
+        )
 
 
 def _request(data: DataConfig, src: str, tgt: str, key: str) -> Request:
     if src == tgt:
         raise DragomanError(f"{key}.tgt: source and target are both '{src}'")
+    for split in data.files:
+        check_split_name(split, "data.files")
     first, second = data.columns or (data.src, data.tgt)
     columns = (first, second) if {src, tgt} == {first, second} else (src, tgt)
-    return Request(Path(data.root).expanduser(), data.files, src, tgt, columns, key)
+    return Request(Path(os.path.expanduser(data.root)), data.files, src, tgt, columns, key)
 
 
 def _corpus_request(data: DataConfig, corpus: CorpusConfig) -> Request:
@@ -233,6 +239,15 @@ def corpus_fingerprint(data: DataConfig, corpus: CorpusConfig) -> str:
     return SOURCES[corpus.source].fingerprint(_corpus_request(data, corpus), corpus.split)
 
 
+def corpus_files(data: DataConfig, corpus: CorpusConfig) -> list[Path]:
+    """Return the files of a training corpus; the embedded one has none.
+
+    Raises:
+        DragomanError: as ``iter_pairs`` does at once.
+    """
+    return SOURCES[corpus.source].paths(_corpus_request(data, corpus), corpus.split)
+
+
 def splits_of(data: DataConfig) -> list[str]:
     """Return the names of the splits ``data.name`` has for ``data.src`` and ``data.tgt``.
 
@@ -240,6 +255,48 @@ def splits_of(data: DataConfig) -> list[str]:
         DragomanError: for a language the source does not have.
     """
     return SOURCES[data.name].splits(_request(data, data.src, data.tgt, "data"))
+
+
+# Splits that are there to be scored, beside ``data.validation_split``.
+_EVALUATION = re.compile(r"(val|valid|validation|dev|eval|test|newstest)([\W\d_].*)?")
+
+
+def check_texts(data: DataConfig) -> None:
+    """Refuse what is wrong with the text of a run before anything slow begins.
+
+    The files of training and validation must be there, and no training corpus may be a split for
+    validation or testing: neither by its name nor by its sentences, of which one side is enough.
+
+    Raises:
+        DragomanError: as ``iter_pairs`` does at once, and for a split that is both.
+    """
+    for corpus in data.corpora:
+        iter_pairs(data, corpus)
+    read_pairs(data, data.validation_split)
+    for split in splits_of(data):
+        if split != data.validation_split and not _EVALUATION.fullmatch(split):
+            continue
+        try:
+            held_out = list(zip(*read_pairs(data, split), strict=True))
+        except DragomanError:  # a test split is not needed yet
+            held_out = []
+        for number, corpus in enumerate(data.corpora):
+            same = (corpus.source, corpus.split) == (data.name, split)
+            if same or _share_a_side(iter_pairs(data, corpus), held_out):
+                raise DragomanError(
+                    f"data.corpora.{number}.split: '{corpus.split}' is the text of the split "
+                    f"'{split}', which is for evaluation and must not be trained on"
+                )
+
+
+def _share_a_side(pairs: Iterable[Pair], others: Iterable[Pair]) -> bool:
+    """Tell whether a side of all pairs is a side of all others; read on until they differ."""
+    alike = set(itertools.product((0, 1), repeat=2))
+    for one, other in itertools.zip_longest(pairs, others, fillvalue=(None, None)):
+        alike = {(i, j) for i, j in alike if one[i] == other[j]}
+        if not alike:
+            return False
+    return True
 
 
 SOURCES: dict[str, Source] = {

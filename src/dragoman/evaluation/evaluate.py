@@ -14,7 +14,7 @@ from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.evaluation.scores import Score, format_scores, score, write_scores
 
 
-@dataclass
+@dataclass(repr=False)
 class Evaluation:
     """Scores by metric, and the strings they were computed on.
 
@@ -41,7 +41,7 @@ class Evaluation:
             f"{nearest(name, scores)}"
         )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return format_scores(self.scores)
 
     @property

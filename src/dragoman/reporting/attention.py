@@ -28,7 +28,7 @@ Matrix = NDArray[Any]
 MARKS = ("▁", "￭")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attention(Mapping[str, Matrix]):
     """Where a model looks while it writes a translation: a mapping from names to matrices.
 
@@ -42,6 +42,10 @@ class Attention(Mapping[str, Matrix]):
     tgt_tokens: list[str]
     matrices: dict[str, Matrix]
     aligning: str | None  # the one whose rows align best with the source; None without any
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {matrix.shape}" for name, matrix in self.matrices.items())
+        return f"Attention({self.source!r} -> {self.target!r}: {shapes})"
 
     def __getitem__(self, name: str) -> Matrix:
         return self.matrices[name]

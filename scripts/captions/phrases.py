@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dragoman.data.captions_lexicon import CONTRACTIONS, Adjective, Modal, Noun, Verb
+from captions.lexicon import CONTRACTIONS, Adjective, Modal, Noun, Verb
 
 # Columns of the declension tables, by case: masculine, feminine, neuter, plural.
 _GENDERS = ("m", "f", "n", "p")

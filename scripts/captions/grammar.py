@@ -13,9 +13,9 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
-from dragoman.data import captions_lexicon as lexicon
-from dragoman.data.captions_lexicon import Noun, Verb
-from dragoman.data.captions_phrases import (
+from captions import lexicon
+from captions.lexicon import Noun, Verb
+from captions.phrases import (
     En,
     Phrase,
     Subject,

@@ -1,0 +1,1 @@
+"""The grammar that the embedded corpus (``data=captions``) was written with."""
