@@ -242,7 +242,7 @@ def full_while_saving(bench: Bench) -> int:
 
 
 def full_cache(bench: Bench) -> int:
-    bench.monkeypatch.setattr("dragoman.data.cache._sync", full_disk)
+    bench.monkeypatch.setattr("dragoman.files._sync", full_disk)
     return bench.train(data__cache=str(bench.folder / "cache"))
 
 

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dragoman import files
 from dragoman.errors import DragomanError
-from dragoman.files import write_atomic
+from dragoman.files import recover, whole_folder, write_atomic
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
@@ -65,3 +70,88 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(DragomanError, match=r"written \(Is a directory"):
         write_atomic(tmp_path / "folder", "x")
+
+
+def fill(folder: Path, text: str) -> None:
+    with whole_folder(folder) as fresh:
+        (fresh / "deep").mkdir()
+        (fresh / "deep" / text).write_text(text)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.*")}
+
+
+def test_a_new_folder_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    for text in ("a.x", "b.x"):
+        fill(tmp_path / "in" / "folder", text)
+        assert content(tmp_path / "in") == {f"folder/deep/{text}": text}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [(Path, "write_text", 1), (files, "_sync", 1), (files, "_sync", 3)]
+    + [(Path, "rename", call) for call in (1, 2)],
+)
+def test_a_failed_folder_leaves_the_old_one(
+    owner: Any,
+    name: str,
+    call: int,
+    error: BaseException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "folder[1]"
+    fill(folder, "old.x")
+    real, calls = getattr(owner, name), iter(range(1, 100))
+
+    def fails(*args: Any) -> Any:
+        if next(calls) == call:
+            raise error
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fails)
+        with pytest.raises(type(error)):
+            fill(folder, "new.x")
+    assert content(folder) == {"deep/old.x": "old.x"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dragoman import files
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "renaming":
+    rename = Path.rename
+    Path.rename = lambda self, target: die() if self.suffix == ".tmp" else rename(self, target)
+with files.whole_folder(Path(sys.argv[1])) as fresh:
+    (fresh / "new.x").write_text("new.x")
+    if sys.argv[2] == "writing":
+        die()
+"""
+
+
+@pytest.mark.parametrize("moment", ["writing", "renaming"])
+def test_what_a_kill_left_is_put_right(moment: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    fill(folder, "old.x")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), moment], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert folder.exists() == (moment == "writing")
+    assert list(tmp_path.glob(".folder.*.tmp"))
+    recover(folder)
+    assert content(folder) == {"deep/old.x": "old.x"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / f".folder.{os.getppid()}.tmp"
+    other = tmp_path / ".folder.txt"
+    theirs.mkdir()
+    other.touch()
+    fill(tmp_path / "folder", "a.x")
+    assert sorted(tmp_path.iterdir()) == sorted([theirs, other, tmp_path / "folder"])

@@ -1,12 +1,17 @@
-"""Files that are whole or absent: written beside, flushed to the disk, then renamed into place."""
+"""Files and folders that are whole or absent.
+
+They are written beside their place, flushed to the disk, then renamed into it.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from dragoman.errors import DragomanError
@@ -24,13 +29,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise DragomanError(f"{path}: is a folder, expected the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        data = content.encode("utf-8") if isinstance(content, str) else content
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        _sync(temporary)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except UnicodeEncodeError as problem:
         raise DragomanError(f"{path}: cannot be written as UTF-8 ({problem.reason})") from None
     except OSError as problem:
@@ -38,6 +40,68 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Put the new folder that this yields, once it is filled, in the place of ``folder``.
+
+    Everything is on the disk before the new folder gets its name. An older one is set aside for
+    that moment and then deleted, with all that is in it. An exception in between leaves the older
+    folder as it was; after a kill, ``recover`` (or the next ``whole_folder``) does so.
+
+    Two processes may not write the same folder at once: callers hold a lock. Without one, the last
+    to finish wins.
+
+    Raises:
+        OSError: the caller knows what the folder is for, and says so.
+    """
+    fresh, old = _beside(folder, f"{os.getpid()}.tmp"), _beside(folder, "old")
+    recover(folder)
+    try:
+        fresh.mkdir(parents=True)
+        yield fresh
+        for path in (*fresh.rglob("*"), fresh):
+            if path.is_file() or path.is_dir():
+                _sync(path)
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        _sync(folder.parent)
+    finally:
+        recover(folder)
+
+
+def recover(folder: Path) -> None:
+    """Put ``folder`` back if it was set aside for a newer one that never came.
+
+    Whatever else killed processes left of writing it is deleted.
+    """
+    old = _beside(folder, "old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    for fresh in folder.parent.glob(glob.escape(f".{folder.name}.") + "*.tmp"):
+        if not _of_another(fresh):
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(f".{folder.name}.{ending}")
+
+
+def _of_another(temporary: Path) -> bool:
+    """Whether another process that is alive may be writing a temporary folder."""
+    writer = temporary.suffixes[-2].removeprefix(".")
+    if not writer.isdigit() or int(writer) == os.getpid():
+        return False
+    try:
+        os.kill(int(writer), 0)
+    except (ProcessLookupError, OverflowError):  # ended; no process number at all
+        return False
+    except OSError:  # there, and not ours
+        pass
+    return True
 
 
 @contextmanager
@@ -64,10 +128,11 @@ def held(path: Path, busy: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush a rename to the disk where the file system can; some cannot open a folder."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk."""
+    # Some file systems cannot open or flush a folder.
+    with suppress(OSError) if path.is_dir() else nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

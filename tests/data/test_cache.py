@@ -70,7 +70,7 @@ cached_folder(Path(sys.argv[1]), "k", build)
 def test_what_a_killed_process_left_is_neither_used_nor_kept(tmp_path: Path) -> None:
     dead = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert dead.returncode < 0
-    assert list(tmp_path.glob("k.*.tmp"))
+    assert list(tmp_path.glob(".k.*.tmp"))
     folder = cached_folder(tmp_path, "k", write)
     assert (folder / "a.txt").read_text() == "content"
     assert not list(tmp_path.glob("*.tmp"))

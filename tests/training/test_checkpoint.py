@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import tinyruns
+from dragoman import files
 from dragoman.errors import DragomanError
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.runs import Run, read_state
@@ -138,7 +140,7 @@ def failing_at(call: int, real: Callable[..., Any]) -> Callable[..., Any]:
         ("write_tensors", 3),  # optimizer
         ("settings.save", 1),
         ("write_atomic", 1),  # state.json
-        ("_sync", 1),
+        ("files._sync", 1),
         ("Path.rename", 1),
     ],
 )
@@ -153,9 +155,12 @@ def test_a_failure_at_any_file_leaves_the_older_checkpoint_usable(
     advance(made, 1)
     made.state.best_step = 2
     owner, _, name = f"checkpoint_module.{function}".rpartition(".")
-    target = {"checkpoint_module": checkpoint_module, "checkpoint_module.Path": Path}.get(
-        owner, checkpoint_module.settings
-    )
+    target = {
+        "checkpoint_module": checkpoint_module,
+        "checkpoint_module.Path": Path,
+        "checkpoint_module.files": files,
+        "checkpoint_module.settings": checkpoint_module.settings,
+    }[owner]
     with monkeypatch.context() as patch:
         patch.setattr(target, name, failing_at(call, getattr(target, name)))
         with pytest.raises(DragomanError, match=r"cannot be written .*No space left"):
@@ -188,7 +193,7 @@ def test_a_failure_while_replacing_a_checkpoint_puts_it_back(
         patch.setattr(Path, "rename", second_fails)
         with pytest.raises(DragomanError, match="cannot be written"):
             made.save()
-    assert moves == ["step-1", ".step-1.tmp", ".step-1.old"]
+    assert moves == ["step-1", f".step-1.{os.getpid()}.tmp", ".step-1.old"]
     assert made.run.checkpoint("last").name == "step-1"
     assert trainer(home, tmp_path).state.step == 1
 

@@ -6,14 +6,12 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dragoman.errors import DragomanError
+from dragoman.files import whole_folder
 
 _META = "meta.json"
 
@@ -41,7 +39,11 @@ def cached_folder(cache: Path, key: str, build: Callable[[Path], None]) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache / f"{key}.lock"):
             if not _is_whole(folder):
-                _build(folder, build)
+                with whole_folder(folder) as fresh:
+                    build(fresh)
+                    sizes = {path.name: path.stat().st_size for path in sorted(fresh.iterdir())}
+                    meta = json.dumps({"sizes": sizes}, indent=1) + "\n"
+                    (fresh / _META).write_text(meta, encoding="utf-8")
     except OSError as problem:
         path = problem.filename or folder
         raise DragomanError(
@@ -66,39 +68,3 @@ def _is_whole(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-def _build(folder: Path, build: Callable[[Path], None]) -> None:
-    for stale in folder.parent.glob(f"{folder.name}.*.tmp"):
-        shutil.rmtree(stale, ignore_errors=True)
-    name = f"{folder.name}.{os.getpid()}-{secrets.token_hex(4)}"
-    fresh = folder.with_name(f"{name}.tmp")
-    fresh.mkdir()
-    try:
-        build(fresh)
-        sizes = {path.name: path.stat().st_size for path in sorted(fresh.iterdir())}
-        meta = json.dumps({"sizes": sizes}, indent=1) + "\n"
-        (fresh / _META).write_text(meta, encoding="utf-8")
-        for path in (*fresh.iterdir(), fresh):
-            _sync(path)
-        if folder.exists():
-            broken = folder.with_name(f"{name}.broken.tmp")
-            os.replace(folder, broken)
-            shutil.rmtree(broken, ignore_errors=True)
-        try:
-            os.replace(fresh, folder)
-        except OSError:
-            if not _is_whole(folder):  # else another process was first, which is as good
-                raise
-        _sync(folder.parent)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import platform
-import shutil
 import subprocess
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -30,7 +28,7 @@ from dragoman import settings
 from dragoman.config import Config
 from dragoman.data.tokenizers import Tokenizer
 from dragoman.errors import DragomanError
-from dragoman.files import write_atomic
+from dragoman.files import whole_folder, write_atomic
 from dragoman.models.weights import (
     Tensors,
     load_weights,
@@ -108,53 +106,28 @@ def save_checkpoint(
     Raises:
         DragomanError: if the disk is full or cannot be written; older checkpoints stay as they are.
     """
-    final, partial = (
-        run.folder / f"{dot}step-{state.step}{end}" for dot, end in (("", ""), (".", ".tmp"))
-    )
-    old = run.folder / f".step-{state.step}.old"
-    shutil.rmtree(partial, ignore_errors=True)
+    final = run.folder / f"step-{state.step}"
     try:
-        partial.mkdir()
-        write_tensors(partial / "model.safetensors", weights_of(model))
-        for stem, tensors in extra.items():
-            write_tensors(partial / f"{stem}.safetensors", tensors)
-        write_tensors(partial / "optimizer.safetensors", optimizer_tensors(model, optimizer))
-        for side, tokenizer in zip(("src", "tgt"), tokenizers, strict=True):
-            tokenizer.save(partial, side)
-        settings.save(config, partial / "config.yaml")
-        content = {
-            "format_version": FORMAT_VERSION,
-            **asdict(state),
-            "versions": _versions(),
-            "commit": _commit(),
-        }
-        write_atomic(partial / "state.json", json.dumps(content, indent=2) + "\n")
-        _sync(partial)
-        if final.exists():  # set aside, not deleted: until the rename below it is the only one
-            final.rename(old)
-        partial.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
+        with whole_folder(final) as partial:
+            write_tensors(partial / "model.safetensors", weights_of(model))
+            for stem, tensors in extra.items():
+                write_tensors(partial / f"{stem}.safetensors", tensors)
+            write_tensors(partial / "optimizer.safetensors", optimizer_tensors(model, optimizer))
+            for side, tokenizer in zip(("src", "tgt"), tokenizers, strict=True):
+                tokenizer.save(partial, side)
+            settings.save(config, partial / "config.yaml")
+            content = {
+                "format_version": FORMAT_VERSION,
+                **asdict(state),
+                "versions": _versions(),
+                "commit": _commit(),
+            }
+            write_atomic(partial / "state.json", json.dumps(content, indent=2) + "\n")
     except OSError as problem:
-        shutil.rmtree(partial, ignore_errors=True)
-        if old.exists() and not final.exists():
-            old.rename(final)
         raise DragomanError(f"{final}: cannot be written ({problem.strerror})") from None
-    except DragomanError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     if state.best_step == state.step:
         run.point("best", state.step)
     run.point("last", state.step)
-
-
-def _sync(folder: Path) -> None:
-    """Flush every file of a folder, and the folder itself, to the disk."""
-    for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def restore(
