@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
+import json
+import os
 import runpy
 import subprocess
 import sys
@@ -21,8 +24,8 @@ from dragoman.config import Config, CorpusConfig, DataConfig, TokenizerConfig
 from dragoman.data.tokenizers import train_tokenizers
 from dragoman.decoding.translator import Translator, load_translator
 from dragoman.errors import DragomanError
-from dragoman.export import weights
-from dragoman.export.export import FORMATS, export, write_export
+from dragoman.export import limits
+from dragoman.export.export import FORMATS, MANIFEST, Format, export, write_export
 from dragoman.models.seq2seq import build_model
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.runs import Run, find_run
@@ -49,8 +52,8 @@ def translator(format: str, tag: str | None = None, **tokenizer: Any) -> Transla
     """Return a model with random weights and tokenizers trained on ``PAIRS``."""
     kinds = TokenizerConfig(**{"vocab_size": 50, **tokenizer})
     data = DataConfig(max_length=40, corpora=[CorpusConfig(tag=tag)], tokenizer=kinds)
-    # Of like length for all: CTranslate2 has one limit for everything it translates.
-    decode = tiny.decode(method="greedy", max_length_extra=15)
+    # Random weights go on and on: every line has another limit, and is cut there.
+    decode = tiny.decode(method="greedy", max_length_ratio=0.7, max_length_extra=3)
     config = Config(data=data, model=MODELS[format], decode=decode)
     tags = [] if tag is None else [tag]
     src, tgt = train_tokenizers(kinds, lambda: iter(PAIRS), ("de", "en"), tags)
@@ -84,6 +87,7 @@ def test_the_program_in_the_folder_translates_the_same(
     ours = [found[0].text for found in whole.translate_lines(LINES, whole.config.decode)]
     assert namespace["translate"](LINES) == ours
     assert len(set(ours)) > 2
+    assert len({len(whole.tgt_tokenizer.encode(text)) for text in ours}) > 2
     assert ours[1] == ours[3] == ""
 
 
@@ -128,16 +132,12 @@ def test_the_command_and_its_readme(
     assert (folder / "out.txt").read_text("utf-8") + "\n" == capsys.readouterr().out
 
 
-def test_the_default_folder_is_in_the_run_and_an_export_is_replaced(home: Path) -> None:
+def test_the_default_folder_is_in_the_run(home: Path) -> None:
     needs("ctranslate2")
     for quantization, name in (("float32", "ctranslate2"), ("int8", "ctranslate2-int8")):
-        folder = home / "checkpoints" / "two" / name
-        for _ in range(2):
-            words = ["export", "two", "--format", "ctranslate2", "--quantization", quantization]
-            assert main(words) == 0
-            assert (folder / "model.bin").is_file()
-            assert not (folder / "stale").exists()
-            (folder / "stale").touch()
+        words = ["export", "two", "--format", "ctranslate2", "--quantization", quantization]
+        assert main(words) == 0
+        assert (home / "checkpoints" / "two" / name / "model.bin").is_file()
 
 
 @pytest.mark.parametrize(("run", "quantization"), [("one", "float16"), ("words", "float32")])
@@ -226,9 +226,111 @@ def test_refusals(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_missing_package_is_named(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    monkeypatch.setattr(limits, "find_spec", lambda name: None)
     for run, format in (("one", "ctranslate2"), ("words", "onnx")):
-        assert f"dragoman[{format}]" in refusal(capsys, run, "--format", format)
+        said = refusal(capsys, run, "--format", format, "decode.replace_unknown=false")
+        assert f"dragoman[{format}]" in said
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file in and under a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+OLD = {"README.txt": b"Exported by Dragoman", "model": b"old", "vocabulary": b"old"}
+NEW = {"README.txt": b"Exported by Dragoman", "model": b"new", "translate.py": b"new"}
+FOREIGN = {"notes.txt": b"mine", "mine/deep/notes.txt": b"mine"}
+
+
+def with_an_old_export(folder: Path) -> Path:
+    """Write ``OLD`` into a folder, and ``FOREIGN`` beside it by hand."""
+    write_export(folder / "there", OLD)
+    for name, content in FOREIGN.items():
+        path = folder / "there" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (folder / "there" / "link").symlink_to("nowhere")
+    return folder / "there"
+
+
+def test_an_export_is_replaced_and_everything_else_stays(tmp_path: Path) -> None:
+    folder = with_an_old_export(tmp_path)
+    inode = (folder / "notes.txt").stat().st_ino
+    write_export(folder, NEW)
+    found = contents(folder)
+    assert set(json.loads(found.pop(MANIFEST))["files"]) == {*NEW, MANIFEST}
+    assert found == {**NEW, **FOREIGN}
+    assert (folder / "notes.txt").stat().st_ino == inode
+    assert (folder / "link").readlink() == Path("nowhere")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_an_export_of_an_earlier_version_is_replaced(tmp_path: Path) -> None:
+    folder = with_an_old_export(tmp_path)
+    (folder / MANIFEST).unlink()  # what it wrote is not known: nothing of it is removed
+    write_export(folder, NEW)
+    found = contents(folder)
+    del found[MANIFEST]
+    assert found == {**OLD, **NEW, **FOREIGN}
+
+
+def test_a_foreign_file_with_the_name_of_a_new_one_is_no_ones_to_replace(tmp_path: Path) -> None:
+    folder = with_an_old_export(tmp_path)
+    (folder / "translate.py").write_text("mine")
+    before = contents(folder)
+    with pytest.raises(DragomanError, match=r"translate\.py: was not written by .*--output"):
+        write_export(folder, NEW)
+    assert contents(folder) == before
+
+
+def test_a_kill_leaves_the_old_export_or_the_new_one(tmp_path: Path) -> None:
+    """Killed at every call that changes the disk, each time from the start."""
+    endings = set()
+    for last in itertools.count():
+        home = tmp_path / str(last)
+        home.mkdir()
+        folder = with_an_old_export(home)
+        old = contents(folder)
+        killed = dies_at_call(last, folder)
+        whole = folder if folder.exists() else folder.with_name(".there.old")
+        found = contents(whole)
+        endings.add("old" if found == old else "new")
+        if found != old:
+            assert {name: found[name] for name in {**NEW, **FOREIGN}} == {**NEW, **FOREIGN}
+            assert "vocabulary" not in found
+        write_export(folder, NEW)
+        assert contents(folder).keys() == {*NEW, *FOREIGN, MANIFEST}
+        assert [path.name for path in home.iterdir()] == ["there"]
+        if not killed:
+            break
+    assert last > 10
+    assert endings == {"old", "new"}
+
+
+def dies_at_call(last: int, folder: Path) -> bool:
+    """Write ``NEW`` in a process that ends before its change ``last`` to the disk; whether so."""
+    child = os.fork()
+    if child == 0:
+        calls = itertools.count()
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            changes = event in CHANGES or (event == "open" and arguments[2] & os.O_WRONLY)
+            if changes and next(calls) == last:
+                os._exit(9)
+
+        sys.addaudithook(hook)
+        try:
+            write_export(folder, NEW)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+CHANGES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir"}
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
@@ -240,7 +342,7 @@ def test_what_is_no_export_is_left_alone(what: str, tmp_path: Path) -> None:
     else:
         target.write_text("Mine.")
     with pytest.raises(DragomanError, match=r"mine: is there already.*--output"):
-        write_export(target, {"README.txt": b"Exported by Dragoman"})
+        write_export(target, NEW)
     assert (target / "README.txt" if what == "folder" else target).read_text() == "Mine."
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -249,6 +351,19 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     write_export(tmp_path / "new", {"a": b"1"})
     assert (tmp_path / "new" / "a").read_bytes() == b"1"
+
+
+def test_a_format_is_a_function_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(translator: Translator, quantization: str, origin: str) -> dict[str, bytes]:
+        return {"README.txt": f"{origin} in {quantization}".encode()}
+
+    monkeypatch.setitem(FORMATS, "text", Format(write, suits="whoever reads"))
+    whole = translator("onnx")
+    assert export(whole, "text", "float32", "run r") == {"README.txt": b"run r in float32"}
+    with pytest.raises(DragomanError, match=r"--format text has no int8, expected float32"):
+        export(whole, "text", "int8", "run r")
+    with pytest.raises(DragomanError, match=r"^--format: .*'txt', expected .*did you mean 'text'"):
+        export(whole, "txt", "float32", "run r")
 
 
 def test_the_command_offers_every_format() -> None:

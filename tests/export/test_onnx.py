@@ -9,12 +9,11 @@ import pytest
 import torch
 
 import tiny
+from dragoman.config import Config, DecodeConfig
 from dragoman.data.batching import pad, ragged
 from dragoman.data.tokenizers import BOS
-from dragoman.errors import DragomanError
-from dragoman.export.onnx import check
-from dragoman.export.recurrent import encoder_graph, step_graph
-from dragoman.export.weights import plain_weights
+from dragoman.export.onnx import graphs, limits
+from dragoman.models.attention import SHORT
 
 onnx = pytest.importorskip("onnx", reason="needs dragoman[onnx]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs dragoman[onnx]")
@@ -29,13 +28,13 @@ def session(graph: bytes) -> Any:
 @pytest.mark.parametrize("name", [name for name in tiny.ZOO if name.startswith("rnn")])
 def test_every_step_gives_the_same_logits(name: str) -> None:
     model = tiny.build(tiny.ZOO[name], dtype=torch.float32)
-    weights = plain_weights(model)
-    encoder = session(encoder_graph(model.config, weights))
-    step = session(step_graph(model.config, weights))
+    encoder, step = map(session, graphs(model))
     memory_names = [output.name for output in encoder.get_outputs()]
     state_names = [output.name.removeprefix("new_") for output in step.get_outputs()][1:]
+    assert {given.name for given in encoder.get_inputs()} == {"source", "lengths"}
     assert {given.name for given in step.get_inputs()} == {"token", *memory_names}
-    for lengths in ([1, 5, 2], [3]):  # sizes are open
+    # Sizes are open, and the second batch is longer than what attention computes by hand.
+    for lengths in ([1, 5, 2], [3, SHORT + 1], [1]):
         table = ragged(tiny.sentences(lengths, seed=len(lengths)))
         source = pad(table)
         known = dict(
@@ -58,6 +57,28 @@ def test_every_step_gives_the_same_logits(name: str) -> None:
                 assert known.keys() == set(memory_names), "new state goes where the old one was"
 
 
-def test_transformers_are_sent_to_the_other_format() -> None:
-    with pytest.raises(DragomanError, match=r"^model\.name: .*'transformer'.*--format ctranslate2"):
-        check(tiny.transformer())
+def test_an_export_leaves_the_model_as_it_was() -> None:
+    model = tiny.build(tiny.rnn(), dtype=torch.float32)
+    batch = tiny.batch([3, 1], [2, 4])
+    before = model(batch)
+    graphs(model)
+    assert torch.equal(model(batch), before)
+
+
+def test_parts_it_has_never_heard_of_are_all_named() -> None:
+    decode = DecodeConfig(method="sample", min_length=2, no_repeat_ngram=3)
+    found = limits(Config(model=tiny.rnn(attention="cosine"), decode=decode))
+    assert [limit.partition(": ")[0] for limit in found] == [
+        "model.attention",
+        "decode.method",
+        "decode.no_repeat_ngram",
+        "decode.min_length",
+    ]
+    assert "has no 'cosine', expected additive, dot, scaled_dot, general or none" in found[0]
+
+
+@pytest.mark.parametrize("model", [tiny.transformer(), tiny.rnn(name="mine")])
+def test_other_architectures_are_refused(model: Any) -> None:
+    (limit,) = limits(Config(model=model))
+    assert limit.startswith("model.name: ")
+    assert f"'{model.name}', expected rnn" in limit

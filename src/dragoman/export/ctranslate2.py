@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dragoman.config import Config, TransformerConfig
 from dragoman.data.tokenizers import BOS, EOS, PAD, SPECIALS, UNK
 from dragoman.decoding.translator import Translator
-from dragoman.errors import DragomanError, one_of
-from dragoman.export.usage import Usage, check_search
-from dragoman.export.weights import Weights, plain_weights, require
+from dragoman.export.limits import model_limits, refuse, require, search_limits
+from dragoman.export.usage import longest_targets, usage_files
 from dragoman.models.positions import T5Positions, sinusoids
 
 # Longest source that CTranslate2 takes unless it is told otherwise.
@@ -27,51 +26,41 @@ _LONGEST = 1024
 # As good as never, and still a number in half precision.
 _FORBIDDEN = -1e4
 _ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "swiglu": "SWISH"}
-_SCORES = ("dot", "scaled_dot", "general")
-_POSITIONS = ("sinusoidal", "learned", "rotary", "shaw", "t5", "none")
+# What it can compute, by key of the model.
+_ACCEPTED = {
+    "attention": ("dot", "scaled_dot", "general"),
+    "positions": ("sinusoidal", "learned", "rotary", "shaw", "t5", "none"),
+    "activation": tuple(_ACTIVATIONS),
+}
+# Search settings that it has no option for.
+UNSUPPORTED = ("replace_unknown",)
+Weights = dict[str, Tensor]
 
 
-def check(config: Any) -> None:
-    """Refuse what CTranslate2 cannot compute.
-
-    Raises:
-        DragomanError: naming the key and what is accepted instead.
-    """
-    if not isinstance(config, TransformerConfig):
-        raise DragomanError(
-            f"model.name: CTranslate2 has no model like '{config.name}', expected transformer; "
-            "use --format onnx"
-        )
-    for key, accepted in (
-        ("attention", _SCORES),
-        ("positions", _POSITIONS),
-        ("activation", _ACTIVATIONS),
-    ):
-        value = getattr(config, key)
-        if value not in accepted:
-            raise DragomanError(
-                f"model.{key}: CTranslate2 cannot compute '{value}', expected {one_of(accepted)}"
-            )
-    if config.attention == "general" and config.positions == "rotary":
+def limits(config: Config) -> list[str]:
+    """Return what of a run CTranslate2 cannot compute, a message each."""
+    found = model_limits(config, "CTranslate2", "transformer", _ACCEPTED)
+    if not found and (config.model.attention, config.model.positions) == ("general", "rotary"):
         # Its matrix stands between queries and keys that are already turned.
-        raise DragomanError(
-            "model.attention: CTranslate2 cannot compute 'general' with model.positions=rotary, "
-            "expected dot or scaled_dot"
+        found.append(
+            "model.attention: CTranslate2 has no 'general' with model.positions=rotary, expected "
+            "dot or scaled_dot"
         )
+    return found + search_limits(config, "CTranslate2", UNSUPPORTED)
 
 
-def export(translator: Translator, quantization: str) -> tuple[dict[str, bytes], Usage]:
-    """Return CTranslate2's files by name, and how they are used.
+def export(translator: Translator, quantization: str, origin: str) -> dict[str, bytes]:
+    """Return the files of the folder by name.
 
     Raises:
-        DragomanError: if CTranslate2 is not installed or cannot compute the model.
+        DragomanError: if CTranslate2 is not installed or cannot compute the run.
     """
     config = translator.config
-    check(config.model)
+    refuse(limits(config))
     require("ctranslate2")
-    check_search(config, "CTranslate2", UNSUPPORTED)
-    weights = plain_weights(translator.models[0])
-    spec = _model(config.model, weights, _positions_needed(config))
+    # Positions for the longest source or target, end mark included.
+    longest = max(_LONGEST, config.data.max_length, *longest_targets(config)) + 1
+    spec = _model(config.model, _weights(translator), longest)
     for register, tokenizer in (
         (spec.register_source_vocabulary, translator.src_tokenizer),
         (spec.register_target_vocabulary, translator.tgt_tokenizer),
@@ -86,19 +75,26 @@ def export(translator: Translator, quantization: str) -> tuple[dict[str, bytes],
     with tempfile.TemporaryDirectory() as folder:  # it writes to a folder and nowhere else
         spec.save(folder)
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    return files, _usage(config, quantization)
+    return files | usage_files(translator, "ctranslate2", origin, _settings(config, quantization))
 
 
-def _longest_target(config: Config) -> int:
-    """Return how many tokens Dragoman allows the translation of the longest source."""
+def _settings(config: Config, quantization: str) -> dict[str, Any]:
+    """Return what the program hands to CTranslate2 itself."""
     decode = config.decode
-    longest = (config.data.max_length - 1) * decode.max_length_ratio + decode.max_length_extra
-    return max(1, int(longest))
+    search = {
+        "beam_size": decode.beam_size if decode.method == "beam" else 1,
+        "length_penalty": decode.length_penalty,
+        "min_decoding_length": decode.min_length,
+        "no_repeat_ngram_size": decode.no_repeat_ngram,
+    }
+    return {"compute_type": quantization, "end": SPECIALS[EOS], "search": search}
 
 
-def _positions_needed(config: Config) -> int:
-    """Return how many positions the longest source or target takes, end mark included."""
-    return max(_LONGEST, config.data.max_length, _longest_target(config)) + 1
+def _weights(translator: Translator) -> Weights:
+    """Return copies of all parameters in float32 on the CPU; a tied one under each of its names."""
+    state = cast(nn.Module, translator.models[0]).state_dict()
+    # Copies: CTranslate2 rounds to int8 in place.
+    return {name: w.detach().cpu().float().clone() for name, w in state.items()}
 
 
 def _model(c: TransformerConfig, weights: Weights, longest: int) -> Any:
@@ -198,54 +194,3 @@ def _linear(spec: Any, weights: Weights, name: str, rows: slice = slice(None)) -
 
 def _norm(spec: Any, weights: Weights, name: str) -> None:
     spec.gamma, spec.beta = weights[f"{name}.weight"], weights[f"{name}.bias"]
-
-
-# Search settings that it has no option for.
-UNSUPPORTED = ("replace_unknown",)
-
-_BODY = '''
-MODEL = ctranslate2.Translator(str(FOLDER), compute_type="{quantization}")
-
-
-def translate(lines):
-    """Return the translation of every line; a line without words stays empty."""
-    found = MODEL.translate_batch(
-        [(TAG + encode(line))[:{longest_source}] for line in lines if line.strip()],
-        max_batch_size=64,
-        beam_size={beam_size},
-        length_penalty={length_penalty},
-        return_end_token=True,  # so that lengths count it, as Dragoman's do
-        min_decoding_length={min_length},
-        no_repeat_ngram_size={no_repeat_ngram},
-        max_decoding_length={longest_target},
-    )
-    texts = iter(decode([t for t in one.hypotheses[0] if t != "{end}"]) for one in found)
-    return [next(texts) if line.strip() else "" for line in lines]
-'''
-_CONTENTS = """\
-model.bin          the weights
-config.json        the special tokens, for CTranslate2
-*_vocabulary.json  the vocabulary, in the order of the ids"""
-_NOTES = """\
-Tokens go in as strings, without the end mark: CTranslate2 adds it. Scores are
-log-probability / length^alpha, Dragoman's decode.length_penalty_form=power. The tokens are those of
-Dragoman's own greedy search (beam_size=1) and, with that penalty and decode.stopping=first, of its
-beam search. No translation is longer than Dragoman allows for the longest source; for shorter
-sources it stops sooner."""
-
-
-def _usage(config: Config, quantization: str) -> Usage:
-    decode = config.decode
-    body = _BODY.format(
-        quantization=quantization,
-        longest_source=config.data.max_length - 1,
-        beam_size=decode.beam_size if decode.method == "beam" else 1,
-        length_penalty=decode.length_penalty,
-        min_length=decode.min_length,
-        no_repeat_ngram=decode.no_repeat_ngram,
-        longest_target=_longest_target(config),
-        end=SPECIALS[EOS],
-    )
-    return Usage(
-        "CTranslate2", "ctranslate2", "str", ("import ctranslate2",), body, _CONTENTS, _NOTES
-    )

@@ -5,119 +5,183 @@ first state out. ``step.onnx`` runs once per target token: one token, state and 
 logits of the next token and the new state out. What the encoder gives, the step takes under the
 same name; each ``new_x`` of a step is the ``x`` of the next.
 
-The graphs are written operation by operation from the config and the weights, not traced: ONNX has
-recurrent layers of its own, and every size stays open.
+PyTorch's exporter traces the model's own ``encode`` and ``decode_step``. It is the older one
+(``dynamo=False``): the newer one unrolls recurrent layers for one length, and has no packed
+sequences. Those are left to ONNX, whose layers take the lengths of their rows as an input.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+import io
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
 
-from dragoman.config import Config, RNNConfig
+import torch
+from torch import Tensor, nn
+
+from dragoman.config import Config
 from dragoman.data.tokenizers import BOS, EOS, PAD
 from dragoman.decoding.translator import Translator
-from dragoman.errors import DragomanError
-from dragoman.export.recurrent import encoder_graph, step_graph
-from dragoman.export.usage import Usage, check_search
-from dragoman.export.weights import plain_weights, require
+from dragoman.export.limits import model_limits, refuse, require, search_limits
+from dragoman.export.usage import usage_files
+from dragoman.models.attention import KeyValue
+from dragoman.models.rnn import Encoder, RNNMemory, RNNSeq2Seq, RNNState
 
-
-def check(config: Any) -> None:
-    """Refuse what is not a recurrent model.
-
-    Raises:
-        DragomanError: naming the key and what is accepted instead.
-    """
-    if not isinstance(config, RNNConfig):
-        raise DragomanError(
-            f"model.name: ONNX graphs are written for rnn, not '{config.name}'; "
-            "use --format ctranslate2"
-        )
-
-
-def export(translator: Translator, quantization: str) -> tuple[dict[str, bytes], Usage]:
-    """Return the graphs by file name, and how they are used.
-
-    Raises:
-        DragomanError: if ONNX is not installed, or for a model it is not for.
-    """
-    config = translator.config
-    check(config.model)
-    require("onnx")
-    check_search(config, "greedy() of the ONNX export", UNSUPPORTED)
-    weights = plain_weights(translator.models[0])
-    files = {
-        "encoder.onnx": encoder_graph(config.model, weights),
-        "step.onnx": step_graph(config.model, weights),
-    }
-    return files, _usage(config)
-
-
-# Search settings that greedy() below has not.
+# Old enough for every ONNX Runtime of the last years.
+_OPSET = 17
+# What is known to come out of the exporter as it went in.
+_SCORES = ("additive", "dot", "scaled_dot", "general", "none")
+# Search settings that the program in the folder has not.
 UNSUPPORTED = ("replace_unknown", "no_repeat_ngram", "min_length")
-
-_BODY = '''
-ENCODER, STEP = (
-    onnxruntime.InferenceSession(str(FOLDER / name), providers=["CPUExecutionProvider"])
-    for name in ("encoder.onnx", "step.onnx")
-)
-MEMORY = [output.name for output in ENCODER.get_outputs()]
-STATE = [output.name.removeprefix("new_") for output in STEP.get_outputs()][1:]
-PAD, BOS, EOS = {specials}
+# Places of the sizes that stay open; in every other input or output that is the batch alone.
+_OPEN = {
+    "source": {0: "batch", 1: "length"},
+    "mask": {0: "batch", 1: "length"},
+    "keys": {0: "batch", 2: "length"},
+    "values": {0: "batch", 2: "length"},
+}
 
 
-def greedy(rows):
-    """Return the target ids of rows of source ids: the likeliest token at every step."""
-    lengths = np.array([len(row) + 1 for row in rows])
-    source = np.full((len(rows), lengths.max()), PAD)
-    for number, row in enumerate(rows):
-        source[number, : len(row) + 1] = [*row, EOS]
-    known = dict(zip(MEMORY, ENCODER.run(MEMORY, {{"source": source, "lengths": lengths}})))
-    longest = np.maximum(1, (lengths - 1) * {ratio} + {extra}).astype(int)
-    token, found, ended = np.full(len(rows), BOS), [], np.zeros(len(rows), bool)
-    while len(found) < longest.max() and not ended.all():
-        logits, *state = STEP.run(None, {{"token": token, **known}})
-        known.update(zip(STATE, state))
-        logits[:, [PAD, BOS]] = -np.inf
-        token = logits.argmax(1)
-        found.append(token)
-        ended |= token == EOS
-    whole = [[*row[:most], EOS] for row, most in zip(np.transpose(found).tolist(), longest)]
-    return [row[: row.index(EOS)] for row in whole]
+def limits(config: Config) -> list[str]:
+    """Return what of a run cannot be written, a message each."""
+    return [
+        *model_limits(config, "the ONNX export", "rnn", {"attention": _SCORES}),
+        *search_limits(config, "the ONNX export", UNSUPPORTED),
+    ]
 
 
-def translate(lines):
-    """Return the translation of every line; a line without words stays empty."""
-    full = [line for line in lines if line.strip()]
-    texts = []
-    for start in range(0, len(full), 64):
-        rows = [(TAG + encode(line))[:{longest_source}] for line in full[start : start + 64]]
-        texts += [decode(ids) for ids in greedy(rows)]
-    left = iter(texts)
-    return [next(left) if line.strip() else "" for line in lines]
-'''
-_CONTENTS = """\
-encoder.onnx       source ids and lengths -> memory and first state; once per sentence
-step.onnx          token, state and memory -> logits and new state; once per target token"""
-_NOTES = """\
-Source ids end in the end mark and are padded on the right. What the encoder gives, the step takes
-under the same name, and each new_x of a step is the x of the next: greedy() in translate.py is
-the whole loop. It takes the same tokens as Dragoman with decode.method=greedy."""
+def export(translator: Translator, quantization: str, origin: str) -> dict[str, bytes]:
+    """Return the files of the folder by name.
+
+    Raises:
+        DragomanError: if ONNX is not installed, or for a model or search it is not for.
+    """
+    refuse(limits(translator.config))
+    require("onnx")
+    encoder, step = graphs(cast(RNNSeq2Seq, translator.models[0]))
+    settings = {"pad": PAD, "bos": BOS, "eos": EOS}
+    files = {"encoder.onnx": encoder, "step.onnx": step}
+    return files | usage_files(translator, "onnx", origin, settings)
 
 
-def _usage(config: Config) -> Usage:
-    body = _BODY.format(
-        specials=f"{PAD}, {BOS}, {EOS}",
-        ratio=config.decode.max_length_ratio,
-        extra=config.decode.max_length_extra,
-        longest_source=config.data.max_length - 1,
+def graphs(model: RNNSeq2Seq) -> tuple[bytes, bytes]:
+    """Return the graphs of the encoder and of a step of the decoder."""
+    model = copy.deepcopy(model).cpu().float().eval()
+    _unpack(model.encoder)
+    for cell in model.cells:
+        _as_layer(cell)
+    source, lengths = torch.zeros(2, 3, dtype=torch.long), torch.tensor([2, 3])
+    with torch.no_grad():
+        memory = model.encode(source, lengths)
+    known, state = _known(memory), _parts(memory.first)
+
+    def encode(source: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_known(model.encode(source, lengths)).values())
+
+    def step(token: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        found = dict(zip(known, given, strict=True))
+        none = given[0].new_zeros(token.shape[0], 0)  # what a model has not is of width 0
+        before = RNNState(
+            found["hidden"], found.get("cell", none[:, None]), found.get("feed", none)
+        )
+        keys = KeyValue(found.get("keys", none), found.get("values", none))
+        around = RNNMemory(none, found.get("mask", none), keys, before)
+        logits, after = model.decode_step(token, before, around)
+        return logits, *_parts(after).values()
+
+    return (
+        _graph(model, encode, {"source": source, "lengths": lengths}, list(known)),
+        _graph(model, step, {"token": lengths} | known, ["logits", *(f"new_{n}" for n in state)]),
     )
-    return Usage(
-        "ONNX Runtime",
-        "numpy onnxruntime",
-        "int",
-        ("import numpy as np", "import onnxruntime"),
-        body,
-        _CONTENTS,
-        _NOTES,
-    )
+
+
+def _parts(state: RNNState) -> dict[str, Tensor]:
+    """Return a state by name: a GRU has no cell, and not every wiring a feed."""
+    named = {"hidden": state.hidden_BLD, "cell": state.cell_BLD, "feed": state.feed_BF}
+    return {name: part for name, part in named.items() if part.shape[-1]}
+
+
+def _known(memory: RNNMemory) -> dict[str, Tensor]:
+    """Return the first state, and what attention needs of the memory, by name."""
+    found = {"keys": memory.keys.keys, "values": memory.keys.values, "mask": memory.mask_BS}
+    return _parts(memory.first) | (found if memory.keys.keys.shape[-1] else {})
+
+
+def _unpack(encoder: Encoder) -> None:
+    """Have an encoder run over its padding: the graph's own layers are told the lengths."""
+
+    def forward(x: Tensor, lengths_B: Tensor, fast: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        states, last = encoder.rnn(x)
+        hidden, *cell = map(encoder._join, last if isinstance(last, tuple) else [last])
+        return states, hidden, cell[0] if cell else None
+
+    encoder.forward = forward  # type: ignore[method-assign]
+
+
+def _as_layer(cell: nn.Module) -> None:
+    """Have a cell run as a layer of one step: ONNX has no cells."""
+    weights: list[Tensor] = list(cell.parameters())
+    how = (True, 1, 0.0, False, False, False)  # biases, one layer, evaluation, one direction
+
+    def lstm(x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        _, hidden, after = torch.lstm(x[None], [part[None] for part in state], weights, *how)
+        return hidden[0], after[0]
+
+    def gru(x: Tensor, hidden: Tensor) -> Tensor:
+        return torch.gru(x[None], hidden[None], weights, *how)[1][0]
+
+    cell.forward = lstm if isinstance(cell, nn.LSTMCell) else gru
+
+
+class _Traced(nn.Module):
+    """What the exporter takes: a function, and the model that has the weights."""
+
+    def __init__(self, model: nn.Module, compute: Callable[..., tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.model, self.forward = model, compute
+
+
+def _graph(
+    model: nn.Module,
+    compute: Callable[..., tuple[Tensor, ...]],
+    inputs: dict[str, Tensor],
+    outputs: list[str],
+) -> bytes:
+    """Return the graph of a function over the model, checked."""
+    import onnx
+
+    stream: Any = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        # The exporter is deprecated, and cannot know that no size is frozen: the tests do.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Traced(model, compute),
+            tuple(inputs.values()),
+            stream,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes={name: _OPEN.get(name, {0: "batch"}) for name in (*inputs, *outputs)},
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+    graph = onnx.load_from_string(stream.getvalue())
+    if "lengths" in inputs:
+        _tell_lengths(graph.graph)
+    onnx.checker.check_model(graph, full_check=True)
+    return bytes(graph.SerializeToString())
+
+
+def _tell_lengths(graph: Any) -> None:
+    """Have the layers of the encoder's graph end every row where it ends."""
+    from onnx import TensorProto, helper
+
+    if "lengths" not in [given.name for given in graph.input]:  # attention alone asks for them
+        lengths = helper.make_tensor_value_info("lengths", TensorProto.INT64, ["batch"])
+        graph.input.append(lengths)
+    short = helper.make_node("Cast", ["lengths"], ["lengths_int32"], to=TensorProto.INT32)
+    graph.node.insert(0, short)
+    for node in graph.node:
+        if node.op_type in ("LSTM", "GRU"):
+            node.input[4] = short.output[0]

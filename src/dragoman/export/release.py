@@ -15,14 +15,15 @@ from torch import nn
 from dragoman import __version__, settings
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError
+from dragoman.export.usage import readme, tokenizer_files
 from dragoman.models.weights import tensor_bytes, weights_of
 from dragoman.runs import FORMAT_VERSION
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
-def export(translator: Translator, quantization: str) -> tuple[dict[str, bytes], None]:
-    """Return the files that make a folder a run of one checkpoint.
+def export(translator: Translator, quantization: str, origin: str) -> dict[str, bytes]:
+    """Return the files that make a folder a run of one checkpoint; ``origin`` names it.
 
     Raises:
         DragomanError: if a weight is too large for half precision.
@@ -37,21 +38,10 @@ def export(translator: Translator, quantization: str) -> tuple[dict[str, bytes],
         "scored": "raw",
         "versions": {"dragoman": __version__, "torch": torch.__version__},
     }
-    files = {
+    return {
         "config.yaml": settings.as_yaml(settings.portable(translator.config)).encode(),
         "model.safetensors": tensor_bytes(stored),
         "state.json": f"{json.dumps(state, indent=2)}\n".encode(),
+        **tokenizer_files(translator),
+        "README.txt": readme(translator, "dragoman", origin),
     }
-    return files, None
-
-
-def readme(source: str, target: str, origin: str) -> str:
-    """Return ``README.txt``; ``origin`` names the run, its checkpoint and the weights."""
-    return (
-        f"Exported by Dragoman for its own commands: {source} to {target}.\n{origin}\n\n"
-        "    dragoman translate FOLDER < in.txt > out.txt\n\n"
-        "config.yaml         what was trained, and how\n"
-        "model.safetensors   the weights\n"
-        "tokenizer*.model    or vocab.*, words.*: the tokens\n"
-        "state.json          format and versions\n"
-    )
