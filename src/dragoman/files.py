@@ -120,68 +120,6 @@ def _of_another(temporary: Path) -> bool:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Put the new folder that this yields, once it is filled, in the place of ``folder``.
-
-    Everything is on the disk before the new folder gets its name. An older one is set aside for
-    that moment and then deleted, with all that is in it. An exception in between leaves the older
-    folder as it was; after a kill, ``recover`` (or the next ``whole_folder``) does so.
-
-    Two processes may not write the same folder at once: callers hold a lock. Without one, the last
-    to finish wins.
-
-    Raises:
-        OSError: the caller knows what the folder is for, and says so.
-    """
-    fresh, old = _beside(folder, f"{os.getpid()}.tmp"), _beside(folder, "old")
-    recover(folder)
-    try:
-        fresh.mkdir(parents=True)
-        yield fresh
-        for path in (*fresh.rglob("*"), fresh):
-            if path.is_file() or path.is_dir():
-                _sync(path)
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-        _sync(folder.parent)
-    finally:
-        recover(folder)
-
-
-def recover(folder: Path) -> None:
-    """Put ``folder`` back if it was set aside for a newer one that never came.
-
-    Whatever else killed processes left of writing it is deleted.
-    """
-    old = _beside(folder, "old")
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    for fresh in folder.parent.glob(glob.escape(f".{folder.name}.") + "*.tmp"):
-        if not _of_another(fresh):
-            shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _beside(folder: Path, ending: str) -> Path:
-    return folder.with_name(f".{folder.name}.{ending}")
-
-
-def _of_another(temporary: Path) -> bool:
-    """Whether another process that is alive may be writing a temporary folder."""
-    writer = temporary.suffixes[-2].removeprefix(".")
-    if not writer.isdigit() or int(writer) == os.getpid():
-        return False
-    try:
-        os.kill(int(writer), 0)
-    except (ProcessLookupError, OverflowError):  # ended; no process number at all
-        return False
-    except OSError:  # there, and not ours
-        pass
-    return True
-
-
-@contextmanager
 def held(path: Path, busy: str) -> Iterator[None]:
     """Hold a lock file alone while inside; the system lets go of it even after kill -9.
 
