@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from dragoman import __version__, commands
 from dragoman.config import Config
 from dragoman.errors import DragomanError
+from dragoman.plugins import from_arguments
 from dragoman.runs import run_of
 
 # The exit code of every error; what went wrong is said in words.
@@ -69,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
         description="Score, use and look into translation models trained with train.py.",
     )
     main.add_argument("--version", action="version", version=f"dragoman {__version__}")
+    main.add_argument("--plugin", action="append", metavar="MODULE",
+                      help="module or .py file that registers parts of your own")  # fmt: skip
     subparsers = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     common = _Parser(add_help=False)
@@ -118,11 +121,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", metavar="PNG", help="default: in the run folder")
     sub.add_argument("--aer", metavar="SPLIT", help="alignment error rate (embedded corpus)")
     sub = command("export", "write a run into one folder, also for CTranslate2 or ONNX")
-    sub.add_argument("--format", required=True, choices=("dragoman", "ctranslate2", "onnx"),
+    sub.add_argument("--format", required=True,
                      help="dragoman: a RUN to hand on, of one checkpoint; ctranslate2: "
-                     "Transformers; onnx: recurrent models")  # fmt: skip
+                     "Transformers; onnx: recurrent models; or that of a plug-in")  # fmt: skip
     sub.add_argument("--output", metavar="FOLDER", help="default: in the run folder")
-    sub.add_argument("--quantization", default="float32", choices=("float32", "float16", "int8"),
+    sub.add_argument("--quantization", default="float32",
                      help="of the weights: float16 for dragoman, int8 for ctranslate2; "
                      "default: float32")  # fmt: skip
     return main
@@ -138,6 +141,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``dragoman`` command; return the exit code."""
     warnings.showwarning = _warn
     words = parser()
+    try:
+        argv = from_arguments(sys.argv[1:] if argv is None else argv)
+    except DragomanError as problem:
+        return report(problem)
     arguments, rest = words.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
         words.prog += f" {arguments.command}"

@@ -8,6 +8,7 @@ in a config or a checkpoint: those are data. They are loaded when a table is fir
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib
 import importlib.util
@@ -113,22 +114,31 @@ def look_up(kind: str, name: str, where: str) -> Any:
     return entries[name]
 
 
-def name_plugins(plugins: Sequence[str]) -> None:
-    """Load plug-ins that a command line names: modules, or files that end in ``.py``.
+def from_arguments(arguments: Sequence[str]) -> list[str]:
+    """Load what ``--plugin`` names on a command line; return the other arguments.
+
+    A plug-in is the name of a module, or a file that ends in ``.py``.
 
     Raises:
         DragomanError: if one cannot be loaded.
     """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plugin", action="append", default=[])
+    try:
+        found, others = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        raise DragomanError("--plugin: expected a module or a .py file after it") from None
     known = [text for text in os.environ.get(NAMED, "").split(os.pathsep) if text]
-    for text in plugins:
-        path = Path(text).expanduser()
-        full = str(path.resolve()) if text.endswith(".py") else text
-        if os.pathsep in full:
+    for text in found.plugin:
+        file = str(Path(text).expanduser().resolve()) if text.endswith(".py") else text
+        if os.pathsep in file:
             raise DragomanError(f"--plugin: '{text}' may not hold '{os.pathsep}'")
-        if full not in known:
-            known.append(full)
-    os.environ[NAMED] = os.pathsep.join(known)
-    load_plugins()
+        if file not in known:
+            known.append(file)
+    if found.plugin:
+        os.environ[NAMED] = os.pathsep.join(known)
+        load_plugins()
+    return others
 
 
 def load_plugins() -> None:

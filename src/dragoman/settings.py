@@ -329,9 +329,17 @@ def portable(config: Config) -> Config:
     return copy
 
 
+# How a config begins that names parts of plug-ins: nothing reads it but a person, and a message.
+_NEEDS = "# needs plug-ins: "
+
+
 def as_yaml(config: Config) -> str:
-    """Return a resolved config as YAML."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    """Return a resolved config as YAML; a comment says which plug-ins it needs."""
+    parts = {(item.metadata.get("table"), value) for _, item, value in walk(config)}
+    parts |= {("model", config.model.name)}
+    needed = sorted({plugins.ORIGINS[part] for part in parts if part in plugins.ORIGINS})
+    head = f"{_NEEDS}{', '.join(needed)}\n" if needed else ""
+    return head + yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
 def save(config: Config, path: Path) -> None:
@@ -346,7 +354,8 @@ def load(path: Path) -> Config:
         DragomanError: if the file is missing, is not YAML, or does not describe a run.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
     except FileNotFoundError:
         raise DragomanError(f"{path}: no such file; is this a run folder?") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
@@ -357,7 +366,15 @@ def load(path: Path) -> Config:
         raise DragomanError(f"{path}: not a config: expected a mapping of sections")
     if "${" in repr(data):
         raise DragomanError(f"{path}: a saved config must not contain interpolations (${{...}})")
-    return from_dict(data, origin=str(path))
+    try:
+        return from_dict(data, origin=str(path))
+    except DragomanError as problem:
+        if not (first := text.partition("\n")[0]).startswith(_NEEDS):
+            raise
+        raise DragomanError(
+            f"{problem}; this run was trained with the plug-ins {first.removeprefix(_NEEDS)}: "
+            "--plugin names one"
+        ) from None
 
 
 def fixed_keys(config: Config) -> dict[str, Any]:
