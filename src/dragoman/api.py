@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from dragoman import settings
 from dragoman.compose import compose_config, shipped_configs
@@ -87,10 +87,6 @@ class Translator(Engine):
     checkpoint: str = "best"
     weights: str | None = None
 
-    @overload
-    def translate(self, text: str, *, details: bool = False, **search: Any) -> Any: ...
-    @overload
-    def translate(self, text: Iterable[str], *, details: bool = False, **search: Any) -> Any: ...
     def translate(
         self,
         text: str | Iterable[str],
@@ -114,12 +110,13 @@ class Translator(Engine):
         Raises:
             DragomanError: for what is not text, an unknown key or an impossible value.
         """
-        decode, one = searching(self.config, search), isinstance(text, str)
-        lines = (
-            [_line(text, "text")]
-            if one
-            else [_line(line, f"line {number}") for number, line in enumerate(text, start=1)]
-        )
+        decode = searching(self.config, search)
+        if one := isinstance(text, str):
+            lines = [_line(text, "text")]
+        elif isinstance(text, Iterable):
+            lines = [_line(line, f"line {number}") for number, line in enumerate(text, start=1)]
+        else:
+            raise DragomanError(f"text: {text!r:.40} is neither a string nor a list of them")
         found = self.translate_lines(lines, decode, progress=progress)
         rows: list[Any] = [best if details else [t.text for t in best] for best in found]
         if decode.nbest == 1:

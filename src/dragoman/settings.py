@@ -335,8 +335,8 @@ _NEEDS = "# needs plug-ins: "
 
 def as_yaml(config: Config) -> str:
     """Return a resolved config as YAML; a comment says which plug-ins it needs."""
-    parts = {(item.metadata.get("table"), value) for _, item, value in walk(config)}
-    parts |= {("model", config.model.name)}
+    parts = [(kind, v) for _, item, v in walk(config) if (kind := item.metadata.get("table"))]
+    parts.append(("model", config.model.name))
     needed = sorted({plugins.ORIGINS[part] for part in parts if part in plugins.ORIGINS})
     head = f"{_NEEDS}{', '.join(needed)}\n" if needed else ""
     return head + yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
