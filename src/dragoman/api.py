@@ -152,17 +152,20 @@ class Translator(Engine):
             "weights": self.weights or "as validated",
         }
 
-    def label(self, split: str, decode: DecodeConfig) -> str:
-        """Return what files about a split are named after in the run folder.
+    def label(self, split: str, decode: DecodeConfig | None) -> str:
+        """Return what files about a split are named after.
 
-        It is the split and whatever is not the run's usual way: another pair of languages, another
-        checkpoint, other weights, other keys of the search.
+        It is the split, and the pair of languages if that is not the run's own. In the run folder,
+        where ``decode`` is given, so are another checkpoint, other weights and other keys of the
+        search than the run's own.
         """
         run = self.runs[0]
         usual = settings.load(run.folder / "config.yaml")
         parts, pair = [split], (self.config.data.src, self.config.data.tgt)
         if pair != (usual.data.src, usual.data.tgt):
             parts.append("-".join(pair))
+        if decode is None:
+            return ".".join(parts)
         used = run.checkpoint(self.checkpoint)
         with suppress(DragomanError):  # no best yet: every checkpoint is another one
             if run.checkpoint().name != used.name:
@@ -203,7 +206,7 @@ class Translator(Engine):
         if folder is None and len(self.runs) != 1:
             raise DragomanError("--output: name a folder for the scores of an ensemble")
         place = self.runs[0].folder if folder is None else Path(folder).expanduser()
-        label = split if folder is not None else self.label(split, decode)
+        label = self.label(split, None if folder is not None else decode)
         check_writable(place)
         sources, references = read_pairs(data, split)
         rivals = [self.rival(other, split, len(references)) for other in compare]
