@@ -15,14 +15,13 @@ import dataclasses
 import runpy
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dragoman.compose import fail
 from dragoman.config import DecodeConfig, TransformerConfig
 from dragoman.data.sources import read_pairs
-from dragoman.data.tokenizers import EOS, SPECIALS
+from dragoman.data.tokenizers import EOS
 from dragoman.decoding.search import search
 from dragoman.decoding.translator import Translator, load_translator
 from dragoman.errors import DragomanError
@@ -48,20 +47,14 @@ def here(translator: Translator, rows: Rows, decode: DecodeConfig) -> Rows:
     return found
 
 
-def there(program: Any, translator: Translator, rows: Rows, decode: DecodeConfig) -> Rows:
-    """Return CTranslate2's best tokens."""
-    src, tgt = translator.src_tokenizer, translator.tgt_tokenizer
-    ids = {token: number for number, token in enumerate(tgt.tokens(range(len(tgt))))}
-    found = program.translate_batch(
-        [src.tokens(row[:-1]) for row in rows],
-        max_batch_size=BATCH,
-        beam_size=1 if decode.method == "greedy" else decode.beam_size,
-        length_penalty=decode.length_penalty,
-        return_end_token=True,
-        min_decoding_length=0,
-        max_decoding_length=300,
-    )
-    return [[ids[t] for t in one.hypotheses[0] if t != SPECIALS[EOS]] for one in found]
+def there(translator: Translator, rows: Rows, decode: DecodeConfig, kind: str, home: Path) -> Rows:
+    """Export for CTranslate2 and return the best tokens that the program in the folder finds."""
+    config = dataclasses.replace(translator.config, decode=decode)
+    folder = home / f"{decode.method}-{kind}"
+    exported = dataclasses.replace(translator, config=config)
+    write_export(folder, export(exported, "ctranslate2", kind, "a check"))
+    found: Rows = runpy.run_path(str(folder / "translate.py"))["search"]([row[:-1] for row in rows])
+    return found
 
 
 @torch.no_grad()
@@ -79,18 +72,14 @@ def check_ctranslate2(
     translator: Translator, sources: list[str], references: list[str], folder: Path
 ) -> None:
     """Compare tokens and BLEU, and print what differs."""
-    import ctranslate2
-
-    limit = translator.config.data.max_length - 1
+    limit = translator.longest
     rows = [[*translator.encode_line(line)[:limit], EOS] for line in sources]
-    programs = {}
-    for kind in ("float32", "int8"):
-        write_export(folder / kind, export(translator, "ctranslate2", kind, "a check"))
-        programs[kind] = ctranslate2.Translator(
-            str(folder / kind), compute_type=kind, intra_threads=torch.get_num_threads()
-        )
     power = dataclasses.replace(
-        translator.config.decode, length_penalty_form="power", stopping="first", nbest=1
+        translator.config.decode,
+        length_penalty_form="power",
+        stopping="first",
+        nbest=1,
+        replace_unknown=False,
     )
     for decode in (
         dataclasses.replace(power, method="greedy"),
@@ -98,7 +87,7 @@ def check_ctranslate2(
     ):
         ours = here(translator, rows, decode)
         theirs = {
-            kind: there(program, translator, rows, decode) for kind, program in programs.items()
+            kind: there(translator, rows, decode, kind, folder) for kind in ("float32", "int8")
         }
         different = [n for n, row in enumerate(ours) if row != theirs["float32"][n]]
         alike = len(rows) - len(different)
@@ -123,11 +112,11 @@ def check_ctranslate2(
 
 def check_onnx(translator: Translator, sources: list[str], folder: Path) -> None:
     """Compare greedy translations, and print those that differ."""
-    write_export(folder / "onnx", export(translator, "onnx", "float32", "a check"))
-    theirs = runpy.run_path(str(folder / "onnx" / "translate.py"))["translate"](sources)
-    greedy = dataclasses.replace(
+    translator.config.decode = greedy = dataclasses.replace(
         translator.config.decode, method="greedy", nbest=1, replace_unknown=False
     )
+    write_export(folder / "onnx", export(translator, "onnx", "float32", "a check"))
+    theirs = runpy.run_path(str(folder / "onnx" / "translate.py"))["translate"](sources)
     ours = [found[0].text for found in translator.translate_lines(sources, greedy)]
     different = [n for n, text in enumerate(ours) if text != theirs[n]]
     alike = len(ours) - len(different)

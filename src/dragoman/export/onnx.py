@@ -6,8 +6,8 @@ logits of the next token and the new state out. What the encoder gives, the step
 same name; each ``new_x`` of a step is the ``x`` of the next.
 
 PyTorch's exporter traces the model's own ``encode`` and ``decode_step``. It is the older one
-(``dynamo=False``): the newer one unrolls recurrent layers for one length, and has no packed
-sequences. Those are left to ONNX, whose layers take the lengths of their rows as an input.
+(``dynamo=False``): the newer one freezes the batch size of recurrent layers. Neither is given
+packed sequences: the layers of ONNX take the lengths of their rows as an input.
 """
 
 from __future__ import annotations
