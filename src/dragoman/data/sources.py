@@ -48,9 +48,6 @@ class Source(Protocol):
     def splits(self, wanted: Request) -> list[str]:
         """Return the names of the splits of a language pair."""
 
-    def paths(self, wanted: Request, split: str) -> list[Path]:
-        """Return the files of a split, all of which can be read."""
-
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the raw (source, target) pairs of a split."""
 
@@ -71,19 +68,18 @@ class Multi30kSource:
         multi30k.check_language(wanted.tgt, f"{wanted.key}.tgt")
         return multi30k.splits_of(wanted.src, wanted.tgt)
 
-    def paths(self, wanted: Request, split: str) -> list[Path]:
-        """Return the files of both languages."""
+    def _paths(self, wanted: Request, split: str) -> list[Path]:
         self.splits(wanted)
         multi30k.check_split(split, (wanted.src, wanted.tgt))
         return [multi30k.find_file(wanted.root, split, s) for s in (wanted.src, wanted.tgt)]
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the captions of a split."""
-        return zip_lines(*self.paths(wanted, split))
+        return zip_lines(*self._paths(wanted, split))
 
     def fingerprint(self, wanted: Request, split: str) -> str:
         """Return the digest of both files."""
-        return _digest("multi30k", *map(remembered_sha256, self.paths(wanted, split)))
+        return _digest("multi30k", *map(remembered_sha256, self._paths(wanted, split)))
 
 
 class FilesSource:
@@ -112,8 +108,7 @@ class FilesSource:
             )
         return pattern, kind
 
-    def paths(self, wanted: Request, split: str) -> list[Path]:
-        """Return one file, or one for each language."""
+    def _paths(self, wanted: Request, split: str) -> list[Path]:
         pattern, _ = self._pattern(wanted, split)
         names = dict.fromkeys(pattern.replace("{lang}", s) for s in (wanted.src, wanted.tgt))
         # "../" leads to what lies beside the folder as it was named, though that may be a link.
@@ -125,7 +120,7 @@ class FilesSource:
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the pairs of a split in the format that its file name tells."""
-        paths, (_, kind) = self.paths(wanted, split), self._pattern(wanted, split)
+        paths, (_, kind) = self._paths(wanted, split), self._pattern(wanted, split)
         if kind == ".tsv":
             return read_tsv(paths[0], wanted.src, wanted.tgt, wanted.columns)
         if kind == ".jsonl":
@@ -134,7 +129,7 @@ class FilesSource:
 
     def fingerprint(self, wanted: Request, split: str) -> str:
         """Return the digest of the files and of how they are read."""
-        paths, (_, kind) = self.paths(wanted, split), self._pattern(wanted, split)
+        paths, (_, kind) = self._paths(wanted, split), self._pattern(wanted, split)
         reading = [] if kind is None else [kind, wanted.src, wanted.tgt, *wanted.columns]
         return _digest("files", *reading, *map(remembered_sha256, paths))
 
@@ -153,10 +148,6 @@ class CaptionsSource:
         for side, language in (("src", wanted.src), ("tgt", wanted.tgt)):
             check_known(language, ("de", "en"), f"{wanted.key}.{side}: captions has no language")
         return list(captions.SPLITS)
-
-    def paths(self, wanted: Request, split: str) -> list[Path]:
-        """Return no path."""
-        return []
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the captions of a split."""
@@ -180,7 +171,7 @@ def check_split_name(split: str, key: str) -> None:
     """Refuse a split that cannot be part of a file name; ``key`` is what the message names."""
     if not _SPLIT.fullmatch(split):
         raise DragomanError(
-            f"{key}: '{split}' is not a name for a split, expected letters, digits, '_', '-', '.'"
+            f"{key}: {split!r} is not a name for a split, expected letters, digits, '_', '-', '.'"
         )
 
 
@@ -239,15 +230,6 @@ def corpus_fingerprint(data: DataConfig, corpus: CorpusConfig) -> str:
     return SOURCES[corpus.source].fingerprint(_corpus_request(data, corpus), corpus.split)
 
 
-def corpus_files(data: DataConfig, corpus: CorpusConfig) -> list[Path]:
-    """Return the files of a training corpus; the embedded one has none.
-
-    Raises:
-        DragomanError: as ``iter_pairs`` does at once.
-    """
-    return SOURCES[corpus.source].paths(_corpus_request(data, corpus), corpus.split)
-
-
 def splits_of(data: DataConfig) -> list[str]:
     """Return the names of the splits ``data.name`` has for ``data.src`` and ``data.tgt``.
 
@@ -272,14 +254,14 @@ def check_texts(data: DataConfig) -> None:
     """
     for corpus in data.corpora:
         iter_pairs(data, corpus)
-    read_pairs(data, data.validation_split)
-    for split in splits_of(data):
-        if split != data.validation_split and not _EVALUATION.fullmatch(split):
-            continue
+    evaluation = filter(_EVALUATION.fullmatch, splits_of(data))
+    for split in dict.fromkeys([data.validation_split, *evaluation]):
         try:
             held_out = list(zip(*read_pairs(data, split), strict=True))
-        except DragomanError:  # a test split is not needed yet
-            held_out = []
+        except DragomanError:
+            if split == data.validation_split:
+                raise
+            held_out = []  # text to test on need not be there yet
         for number, corpus in enumerate(data.corpora):
             same = (corpus.source, corpus.split) == (data.name, split)
             if same or _share_a_side(iter_pairs(data, corpus), held_out):
