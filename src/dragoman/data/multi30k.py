@@ -147,7 +147,7 @@ def _bring(names: Sequence[str], root: Path, source: str, say: Callable[[str], N
             with contextlib.suppress(OSError):  # the next line says why it cannot be written
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, content)
-            say(f"{step}: brought, {len(content):,} bytes, checksum right")
+            say(f"{step}: fetched, {len(content):,} bytes, checksum right")
         present.append(path)
     say(f"{len(present)} of {len(names)} files are in {root}")
     return present
