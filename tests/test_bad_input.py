@@ -378,7 +378,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     ),
     "split that leads elsewhere": (
         split_that_leads_elsewhere,
-        "'../../victim/pwned' is not a name for a split",
+        "'../../victim/pwned' cannot be part of a file name",
     ),
     "pipe that is read twice": (pipe_read_twice, "pipe: cannot be read (a pipe or device gives"),
     "zip archive": (

@@ -14,12 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from dragoman import config
 from dragoman.config import CorpusConfig, DataConfig
-from dragoman.data import formats, multi30k
+from dragoman.data import formats, memory, multi30k
 from dragoman.data.formats import decode_lines, read_jsonl, read_lines, read_tsv, zip_lines
 from dragoman.data.sources import (
-    SOURCES,
     check_texts,
     corpus_fingerprint,
     iter_pairs,
@@ -542,7 +540,9 @@ def test_a_part_of_the_evaluation_text_or_more_is_other_text(tmp_path: Path) -> 
 def test_the_name_of_a_split_leads_nowhere_else(tmp_path: Path, name: str) -> None:
     data = corpus_of_files(tmp_path, **{name: "val.{lang}"})
     for call in (lambda: read_pairs(data, name), lambda: splits_of(data)):
-        assert refusal(call).startswith(f"data.files: {name!r} is not a name for a split")
+        assert refusal(call).startswith(f"data.files: {name!r} cannot be part of a file name")
+    pairs = {"train": [("ein", "one")], name: [("zwei", "two")]}
+    assert refusal(lambda: memory.read(pairs, "de", "en")).startswith(f"pairs: {name!r} cannot be")
 
 
 # The embedded corpus.
@@ -609,10 +609,6 @@ def test_an_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 # Multi30k.
-
-
-def test_every_source_of_the_config_is_in_the_table() -> None:
-    assert set(SOURCES) == set(config.SOURCES)
 
 
 def test_czech_has_no_test_sets_of_2017() -> None:

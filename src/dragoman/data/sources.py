@@ -28,6 +28,7 @@ from dragoman.data.formats import (
 )
 from dragoman.data.memory import MemorySource
 from dragoman.errors import DragomanError, check_known
+from dragoman.files import check_file_part
 
 
 @dataclass(frozen=True)
@@ -163,23 +164,11 @@ class CaptionsSource:
         return _digest("captions", captions.fingerprint(), split, wanted.src, wanted.tgt)
 
 
-# A split names files of scores and pictures, so nothing in it may lead to another folder.
-_SPLIT = re.compile(r"\w[\w.-]*")
-
-
-def check_split_name(split: str, key: str) -> None:
-    """Refuse a split that cannot be part of a file name; ``key`` is what the message names."""
-    if not _SPLIT.fullmatch(split):
-        raise DragomanError(
-            f"{key}: {split!r} is not a name for a split, expected letters, digits, '_', '-', '.'"
-        )
-
-
 def _request(data: DataConfig, src: str, tgt: str, key: str) -> Request:
     if src == tgt:
         raise DragomanError(f"{key}.tgt: source and target are both '{src}'")
     for split in data.files:
-        check_split_name(split, "data.files")
+        check_file_part(split, "data.files")
     first, second = data.columns or (data.src, data.tgt)
     columns = (first, second) if {src, tgt} == {first, second} else (src, tgt)
     return Request(Path(os.path.expanduser(data.root)), data.files, src, tgt, columns, key)
