@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -60,13 +60,17 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def _check_languages(wanted: Request, known: Sequence[str], owner: str) -> None:
+    for side, language in (("src", wanted.src), ("tgt", wanted.tgt)):
+        check_known(language, known, f"{wanted.key}.{side}: {owner} has no language")
+
+
 class Multi30kSource:
     """The files of Multi30k under ``root``, verified by checksum."""
 
     def splits(self, wanted: Request) -> list[str]:
         """Return the splits that both languages have."""
-        multi30k.check_language(wanted.src, f"{wanted.key}.src")
-        multi30k.check_language(wanted.tgt, f"{wanted.key}.tgt")
+        _check_languages(wanted, multi30k.LANGUAGES, "Multi30k")
         return multi30k.splits_of(wanted.src, wanted.tgt)
 
     def _paths(self, wanted: Request, split: str) -> list[Path]:
@@ -90,8 +94,8 @@ class FilesSource:
         """Return the splits that ``data.files`` names."""
         return list(wanted.files)
 
-    def _pattern(self, wanted: Request, split: str) -> tuple[str, str | None]:
-        """Return the file name of a split, and ``.tsv`` or ``.jsonl`` if it ends so."""
+    def _find(self, wanted: Request, split: str) -> tuple[list[Path], str | None]:
+        """Return the files of a split, and ``.tsv`` or ``.jsonl`` if it is one that ends so."""
         if not wanted.files:
             raise DragomanError(
                 f"data.files: names no file, so there is no split '{split}'; "
@@ -107,21 +111,17 @@ class FilesSource:
                 "expected {lang} in the name for two plain text files, or a name ending in .tsv "
                 "or .jsonl; each also packed (.gz, .bz2, .xz)"
             )
-        return pattern, kind
-
-    def _paths(self, wanted: Request, split: str) -> list[Path]:
-        pattern, _ = self._pattern(wanted, split)
         names = dict.fromkeys(pattern.replace("{lang}", s) for s in (wanted.src, wanted.tgt))
         # "../" leads to what lies beside the folder as it was named, though that may be a link.
         places = (os.path.normpath(wanted.root / os.path.expanduser(name)) for name in names)
         try:
-            return [check_file(_plain_or_packed(place), reread=True) for place in places]
+            return [check_file(_plain_or_packed(place), reread=True) for place in places], kind
         except DragomanError as problem:
             raise DragomanError(f"{problem} (data.files.{split})") from None
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the pairs of a split in the format that its file name tells."""
-        paths, (_, kind) = self._paths(wanted, split), self._pattern(wanted, split)
+        paths, kind = self._find(wanted, split)
         if kind == ".tsv":
             return read_tsv(paths[0], wanted.src, wanted.tgt, wanted.columns)
         if kind == ".jsonl":
@@ -130,7 +130,7 @@ class FilesSource:
 
     def fingerprint(self, wanted: Request, split: str) -> str:
         """Return the digest of the files and of how they are read."""
-        paths, (_, kind) = self._paths(wanted, split), self._pattern(wanted, split)
+        paths, kind = self._find(wanted, split)
         reading = [] if kind is None else [kind, wanted.src, wanted.tgt, *wanted.columns]
         return _digest("files", *reading, *map(remembered_sha256, paths))
 
@@ -146,8 +146,7 @@ class CaptionsSource:
 
     def splits(self, wanted: Request) -> list[str]:
         """Return the splits of the embedded corpus."""
-        for side, language in (("src", wanted.src), ("tgt", wanted.tgt)):
-            check_known(language, ("de", "en"), f"{wanted.key}.{side}: captions has no language")
+        _check_languages(wanted, ("de", "en"), "captions")
         return list(captions.SPLITS)
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
