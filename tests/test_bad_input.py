@@ -11,15 +11,19 @@ import gzip
 import importlib.util
 import io
 import json
+import lzma
+import os
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import tinyruns
@@ -191,6 +195,47 @@ def missing_file(bench: Bench) -> int:
     return bench.train()
 
 
+def missing_validation_file(bench: Bench) -> int:
+    path = bench.text(lambda data: data)
+    path.with_name("val.de").unlink()
+    bench.monkeypatch.setattr("dragoman.training.trainer.train_or_load_tokenizers", too_early)
+    return bench.train()
+
+
+def too_early(*_: Any) -> Any:
+    raise AssertionError("all files are looked for before anything slow begins")
+
+
+def validation_text_again(bench: Bench) -> int:
+    path = bench.text(lambda data: data)
+    for code in ("de", "en"):
+        shutil.copy(path.with_name(f"val.{code}"), path.with_name(f"more.{code}"))
+    files = {"train": "train.{lang}", "val": "val.{lang}", "more": "more.{lang}"}
+    corpora = [{"source": "files"}, {"source": "files", "split": "more"}]
+    return bench.train(data__files=files, data__corpora=corpora)
+
+
+def split_that_leads_elsewhere(bench: Bench) -> int:
+    run, split = bench.copy(), "../../victim/pwned"
+    (bench.folder / "victim").mkdir()
+    for path in run.rglob("config.yaml"):
+        config = yaml.safe_load(path.read_text())
+        config["data"]["files"][split] = config["data"]["files"]["val"]
+        config["data"]["validation_split"] = split
+        path.write_text(yaml.safe_dump(config))
+    code = bench.dragoman("evaluate", str(run))
+    assert not list((bench.folder / "victim").iterdir())
+    return code
+
+
+def pipe_read_twice(bench: Bench) -> int:
+    pipe = bench.folder / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=(f"{LINE}\n",), daemon=True).start()
+    output = str(bench.folder / "made")
+    return bench.dragoman("backtranslate", "one", "--input", str(pipe), "--output", output)
+
+
 def table_file(name: str, content: str) -> Callable[[Bench], int]:
     def case(bench: Bench) -> int:
         (bench.text(lambda data: data).parent / name).write_text(content, encoding="utf-8")
@@ -291,6 +336,7 @@ ACCEPTED: dict[str, tuple[Callable[[Bench], int], str]] = {
         "",
     ),
     "gzip": (lambda b: packed(b, 0), "120 of 120 training pairs"),
+    "xz": (lambda b: b.trained_on(lzma.compress), "120 of 120 training pairs"),
     "line separators inside a line": (
         lambda b: b.trained_on(line(2, "Hund\u2028läuft\x85.".encode())),
         "120 of 120 training pairs",
@@ -322,6 +368,23 @@ NAME = "src_embedding.weight"
 REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     # Text.
     "missing file": (missing_file, "train.de: no such file"),
+    "missing validation file": (
+        missing_validation_file,
+        "val.de: no such file (data.files.val)",
+    ),
+    "validation text under another name": (
+        validation_text_again,
+        "data.corpora.1.split: 'more' is the text of the split 'val', which is for evaluation",
+    ),
+    "split that leads elsewhere": (
+        split_that_leads_elsewhere,
+        "'../../victim/pwned' cannot be part of a file name",
+    ),
+    "pipe that is read twice": (pipe_read_twice, "pipe: cannot be read (a pipe or device gives"),
+    "zip archive": (
+        lambda b: b.trained_on(lambda d: b"PK\x03\x04" + d),
+        "train.de: looks like a zip archive, expected UTF-8 text",
+    ),
     "folder for a file": (folder_for_file, "train.de: is a folder, expected a file"),
     "empty file": (lambda b: b.trained_on(lambda d: b""), "train.de: the file is empty"),
     "unequal files": (
@@ -685,6 +748,19 @@ def test_a_whole_process_says_one_line_and_fails(words: list[str], expected: str
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith(expected)
+
+
+def test_a_pipe_is_translated_from_its_first_line_to_its_last(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe, lines = bench.folder / "pipe", [LINE, "Hund."] * 40
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=("\n".join(lines),), daemon=True).start()
+    assert bench.dragoman("translate", "one", "--input", str(pipe)) == 0
+    found = capsys.readouterr().out
+    assert bench.dragoman("translate", "one", stdin="\n".join(lines).encode()) == 0
+    assert found == capsys.readouterr().out
+    assert found.count("\n") == len(lines)
 
 
 def test_a_full_disk_behind_standard_output(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import glob
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -152,3 +153,19 @@ def _sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+_PART = re.compile(r"\w[\w.-]*")
+
+
+def check_file_part(name: str, key: str) -> None:
+    """Refuse a name, such as a split's, that cannot be part of a file name or leads elsewhere.
+
+    Raises:
+        DragomanError: naming ``key``, where it was given.
+    """
+    if not _PART.fullmatch(name):
+        raise DragomanError(
+            f"{key}: {name!r} cannot be part of a file name, expected letters, digits, '_', '-', "
+            "'.', and no '.' or '-' first"
+        )

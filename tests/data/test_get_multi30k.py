@@ -131,7 +131,7 @@ def test_everything_is_fetched_once(server: Server, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in present} == PARALLEL
     assert {path.name for path in root.iterdir()} == set(PARALLEL)
     assert len(said) == 23
-    assert said[0].startswith("[1/22] train.de.gz: brought")
+    assert said[0].startswith("[1/22] train.de.gz: fetched")
     requests = len(server.requests)
     assert get(server, root, said, **keys) == present
     assert len(server.requests) == requests
@@ -258,7 +258,7 @@ def test_the_script_fetches(
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{split}.{language}.gz" for split in ("val", "train") for language in ("de", "en")
     }
-    assert "[4/4] train.en.gz: brought" in printed.out
+    assert "[4/4] train.en.gz: fetched" in printed.out
     assert printed.out.endswith(f"4 of 4 files are in {tmp_path}\n")
     assert printed.err == ""
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dragoman import config
 from dragoman.config import CorpusConfig, DataConfig
-from dragoman.data import formats, multi30k
+from dragoman.data import formats, memory, multi30k
 from dragoman.data.formats import decode_lines, read_jsonl, read_lines, read_tsv, zip_lines
 from dragoman.data.sources import (
-    SOURCES,
+    check_texts,
     corpus_fingerprint,
     iter_pairs,
     read_pairs,
@@ -70,13 +73,12 @@ def refusal(call: object) -> str:
         ("ein\n\ufeffzwei\n".encode(), ["ein", "\ufeffzwei"]),
     ],
 )
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
 def test_lines_are_read_as_they_are(
-    tmp_path: Path, content: bytes, lines: list[str], packed: bool
+    tmp_path: Path, content: bytes, lines: list[str], pack: Callable[[bytes], bytes]
 ) -> None:
     # The name never tells whether a file is packed.
-    name = "text" if packed else "text.gz"
-    path = write(tmp_path / name, gzip.compress(content, mtime=0) if packed else content)
+    path = write(tmp_path / ("text.gz" if pack is bytes else "text"), pack(content))
     assert list(read_lines(path)) == lines
 
 
@@ -95,6 +97,43 @@ def test_lines_stream(tmp_path: Path) -> None:
 
 def test_a_stream_without_lines_gives_none() -> None:
     assert list(decode_lines([], "standard input")) == []
+
+
+def piped(path: Path, content: bytes) -> threading.Thread:
+    """Make a named pipe that is written to once, by a thread."""
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(content,), daemon=True)
+    writer.start()
+    return writer
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+@pytest.mark.parametrize("count", [1, 3000])
+def test_a_pipe_is_read_once_from_its_first_byte(
+    tmp_path: Path, pack: Callable[[bytes], bytes], count: int
+) -> None:
+    lines = [f"Satz {n} mit einigen Wörtern" for n in range(count)]
+    writer = piped(tmp_path / "pipe", pack("\n".join(lines).encode()))
+    assert formats.check_file(tmp_path / "pipe") == tmp_path / "pipe"  # looked at, not opened
+    assert list(read_lines(tmp_path / "pipe")) == lines
+    writer.join()
+
+
+def test_a_pipe_is_refused_where_it_would_be_read_again(tmp_path: Path) -> None:
+    pipe = tmp_path / "train.tsv"
+    os.mkfifo(pipe)  # nobody writes: to open it would take for ever
+    data = files(tmp_path, "train.tsv")
+    expected = f"{pipe}: cannot be read (a pipe or device gives its text only once"
+    for call in (
+        lambda: iter_pairs(data, data.corpora[0]),
+        lambda: corpus_fingerprint(data, data.corpora[0]),
+        lambda: formats.sha256_of(pipe),
+        lambda: formats.remembered_sha256(Path("/dev/null")),
+    ):
+        assert expected.partition(": ")[2] in refusal(call)
+    message = refusal(lambda: check_texts(data))
+    assert message.startswith(expected)
+    assert message.endswith("(data.files.train)")
 
 
 # Lines that are refused.
@@ -126,7 +165,19 @@ def test_bad_bytes_are_refused_with_their_line(
         (gzip.compress(b"ein Hund\n" * 999, mtime=0)[:-9], "truncated"),
         (b"\x1f\x8b", "truncated"),
         (b"\x1f\x8bnothing packed", "corrupt"),
-        (gzip.compress(b"ein Hund\n", mtime=0)[:-8] + bytes(8), "corrupt"),
+        (gzip.compress(b"ein Hund\n", mtime=0)[:-8] + bytes(8), "the gzip file is corrupt"),
+        (bz2.compress(b"ein Hund\n" * 999)[:-9], "the bzip2 file is truncated"),
+        (bz2.compress(b"ein Hund\n" * 999)[:30] + bytes(30), "the bzip2 file is corrupt"),
+        (lzma.compress(b"ein Hund\n" * 999)[:-30], "the xz file is truncated"),
+        (lzma.compress(b"ein Hund\n" * 999)[:20] + bytes(99), "the xz file is corrupt"),
+        ("Hündin\n".encode("utf-16"), "looks like UTF-16, expected UTF-8 text"),
+        ("Hündin\n".encode("utf-16-le"), "looks like UTF-16"),
+        ("Hündin\n".encode("utf-16-be"), "looks like UTF-16"),
+        (b"\xfe\xff" + "Hündin\n".encode("utf-16-be"), "looks like UTF-16"),
+        ("Hündin\n".encode("utf-32"), "looks like UTF-32"),
+        (b"PK\x03\x04\x14\0\0\0", "looks like a zip archive"),
+        (b"\x28\xb5\x2f\xfd\x04\0", "looks like a Zstandard file"),
+        (gzip.compress(gzip.compress(b"ein")), "looks like a gzip file"),
     ],
 )
 def test_files_that_cannot_be_right_are_refused(tmp_path: Path, content: bytes, what: str) -> None:
@@ -142,6 +193,27 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     assert refusal(lambda: list(read_lines(below))) == f"{below}: no such file"
     assert "is a folder" in refusal(lambda: list(read_lines(tmp_path)))
     assert "cannot be read" in refusal(lambda: list(read_lines(tmp_path / "a\0b")))
+
+
+@pytest.mark.parametrize("pattern", ["train.{lang}", "train.tsv"])
+def test_a_folder_that_may_not_be_entered_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    asked = os.stat
+
+    def denied(path: object, *rest: object, **keys: object) -> os.stat_result:
+        if str(path).startswith(str(tmp_path / "closed")):  # chmod does not stop root
+            raise PermissionError(13, "Permission denied", path)
+        return asked(path, *rest, **keys)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "stat", denied)
+    closed = files(tmp_path / "closed", pattern)
+    message = refusal(lambda: iter_pairs(closed, closed.corpora[0]))
+    assert message.endswith("cannot be read (Permission denied) (data.files.train)")
+    data = DataConfig(root=str(tmp_path / "closed"))
+    assert "cannot be read (Permission denied)" in refusal(lambda: read_pairs(data, "val"))
+    data = DataConfig(root=str(tmp_path / ("long" * 99)))
+    assert "cannot be read (File name too long)" in refusal(lambda: read_pairs(data, "val"))
 
 
 def test_unreadable_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +245,18 @@ def test_packed_files_are_found_without_naming_gz(tmp_path: Path) -> None:
     write(tmp_path / "train.en.gz", gzip.compress(b"packed\n", mtime=0))
     assert read_pairs(files(tmp_path, "train.{lang}"), "train") == (["ein"], ["one"])
     assert read_pairs(files(tmp_path, "train.{lang}.gz"), "train") == (["ein"], ["packed"])
+    write(tmp_path / "more.tsv.xz", lzma.compress(b"ein\tone\n"))
+    for pattern in ("more.tsv", "more.tsv.xz"):
+        assert read_pairs(files(tmp_path, pattern), "train") == (["ein"], ["one"])
+
+
+def test_home_folders_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "mine.tsv", "ein\tone\n")
+    for root, pattern in (("~", "mine.tsv"), ("/nowhere", "~/mine.tsv")):
+        assert read_pairs(files(Path(root), pattern), "train") == (["ein"], ["one"])
+    message = refusal(lambda: read_pairs(files(Path("~nobody-of-this-name"), "mine.tsv"), "train"))
+    assert message.startswith("~nobody-of-this-name/mine.tsv: no such file")
 
 
 @pytest.mark.parametrize(("german", "english"), [(3, 5), (5, 3), (4, 3), (1, 2)])
@@ -371,6 +455,96 @@ def test_unknown_languages_are_refused_with_the_key(source: str) -> None:
     assert message == "data.corpora.tgt: source and target are both 'de'"
 
 
+# What a run is refused before it begins.
+
+
+def corpus_of_files(root: Path, **patterns: str) -> DataConfig:
+    """Write TRAIN, VAL and TEST in German and English; split -> pattern, train is trained on."""
+    for split in ("train", "val", "test"):
+        for language in ("de", "en"):
+            write(root / f"{split}.{language}", f"{split} {language} 1\n{split} {language} 2\n")
+    data = files(root, "train.{lang}")
+    data.files = {"train": "train.{lang}", "val": "val.{lang}", "test": "test.{lang}", **patterns}
+    return data
+
+
+def test_text_that_is_there_and_apart_is_accepted(tmp_path: Path) -> None:
+    check_texts(corpus_of_files(tmp_path))
+    (tmp_path / "test.de").unlink()
+    check_texts(corpus_of_files(tmp_path, test="nowhere.tsv"))  # nothing is tested yet
+    corpora = [CorpusConfig(source="captions")]
+    check_texts(DataConfig(name="captions", corpora=corpora))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_missing_file_is_named_with_its_key(tmp_path: Path, split: str) -> None:
+    data = corpus_of_files(tmp_path)
+    (tmp_path / f"{split}.en").unlink()
+    path = tmp_path / f"{split}.en"
+    assert refusal(lambda: check_texts(data)) == f"{path}: no such file (data.files.{split})"
+
+
+def test_a_fault_in_the_validation_text_is_found_at_once(tmp_path: Path) -> None:
+    data = corpus_of_files(tmp_path)
+    write(tmp_path / "val.en", b"one\nt\xffwo\n")
+    assert f"{tmp_path / 'val.en'}: line 2: not valid" in refusal(lambda: check_texts(data))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("form", ["{}.{{lang}}", "packed.{{lang}}", "table.tsv", "half.{{lang}}"])
+def test_evaluation_text_under_another_name_is_not_trained_on(
+    tmp_path: Path, split: str, form: str
+) -> None:
+    data = corpus_of_files(tmp_path, more=form.format(split))
+    german, english = ((tmp_path / f"{split}.{code}").read_text() for code in ("de", "en"))
+    for code, text in (("de", german), ("en", english)):
+        write(tmp_path / f"packed.{code}.gz", gzip.compress(text.encode()))
+    write(tmp_path / "half.de", "made by\na model\n")
+    write(tmp_path / "half.en", english)
+    rows = zip(german.splitlines(), english.splitlines(), strict=True)
+    write(tmp_path / "table.tsv", "".join(f"{de}\t{en}\n" for de, en in rows))
+    check_texts(data)
+    data.corpora.append(CorpusConfig(source="files", split="more"))
+    assert refusal(lambda: check_texts(data)) == (
+        f"data.corpora.1.split: 'more' is the text of the split '{split}', which is for evaluation "
+        "and must not be trained on"
+    )
+
+
+@pytest.mark.parametrize("split", ["val", "validation", "test_2016", "dev", "newstest2019"])
+def test_splits_for_evaluation_are_not_trained_on(tmp_path: Path, split: str) -> None:
+    data = corpus_of_files(tmp_path, **{split: "val.{lang}"})
+    check_texts(data)
+    data.corpora.append(CorpusConfig(source="files", split=split))
+    assert "for evaluation and must not" in refusal(lambda: check_texts(data))
+
+
+def test_evaluation_text_is_not_trained_on_backwards(tmp_path: Path) -> None:
+    data = corpus_of_files(tmp_path, more="val.{lang}")
+    data.corpora.append(CorpusConfig(source="files", split="more", src="en", tgt="de"))
+    assert "'more' is the text of the split 'val'" in refusal(lambda: check_texts(data))
+
+
+def test_a_part_of_the_evaluation_text_or_more_is_other_text(tmp_path: Path) -> None:
+    """Overlaps are another question: what is refused here is the split itself."""
+    data = corpus_of_files(tmp_path, more="more.{lang}")
+    data.corpora.append(CorpusConfig(source="files", split="more"))
+    for change in (lambda text: text[: text.index(b"\n") + 1], lambda text: text + b"end\n"):
+        for language in ("de", "en"):
+            text = (tmp_path / f"val.{language}").read_bytes()
+            write(tmp_path / f"more.{language}", change(text))
+        check_texts(data)
+
+
+@pytest.mark.parametrize("name", ["../../victim/pwned", "a/b", "..", "", ".hidden", "a\nb", "a b"])
+def test_the_name_of_a_split_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    data = corpus_of_files(tmp_path, **{name: "val.{lang}"})
+    for call in (lambda: read_pairs(data, name), lambda: splits_of(data)):
+        assert refusal(call).startswith(f"data.files: {name!r} cannot be part of a file name")
+    pairs = {"train": [("ein", "one")], name: [("zwei", "two")]}
+    assert refusal(lambda: memory.read(pairs, "de", "en")).startswith(f"pairs: {name!r} cannot be")
+
+
 # The embedded corpus.
 
 
@@ -435,10 +609,6 @@ def test_an_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 # Multi30k.
-
-
-def test_every_source_of_the_config_is_in_the_table() -> None:
-    assert set(SOURCES) == set(config.SOURCES)
 
 
 def test_czech_has_no_test_sets_of_2017() -> None:

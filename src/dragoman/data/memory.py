@@ -16,7 +16,7 @@ from typing import Any
 from dragoman.config import CorpusConfig, DataConfig
 from dragoman.data.formats import Pair, read_jsonl
 from dragoman.errors import DragomanError, one_of
-from dragoman.files import write_atomic
+from dragoman.files import check_file_part, write_atomic
 
 TRAIN = "train"
 _held: dict[str, list[Pair]] = {}  # of the run that is being trained
@@ -38,6 +38,7 @@ def read(pairs: Mapping[str, Iterable[Any]], src: str, tgt: str) -> dict[str, li
         )
     found: dict[str, list[Pair]] = {}
     for split, rows in pairs.items():
+        check_file_part(split, "pairs")
         if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a pandas frame
             rows = rows.to_dict("records")
         found[split] = [

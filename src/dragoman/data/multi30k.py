@@ -39,11 +39,6 @@ CHECKSUMS = {
 }
 
 
-def check_language(language: str, key: str) -> None:
-    """Refuse a language Multi30k does not have; ``key`` is what the message names."""
-    check_known(language, LANGUAGES, f"{key}: Multi30k has no language")
-
-
 def check_split(split: str, languages: Sequence[str]) -> None:
     """Refuse a split that does not exist in all of ``languages``."""
     where = f" in {' and '.join(languages)}" if languages and split in SPLITS else ""
@@ -87,7 +82,7 @@ def wanted_files(languages: Sequence[str] | None, splits: Sequence[str] | None) 
             language that does not have it.
     """
     for language in languages or ():
-        check_language(language, "--languages")
+        check_known(language, LANGUAGES, "--languages: Multi30k has no language")
     for split in splits or ():
         check_split(split, languages or ())
     names = [f"{s}.{language}.gz" for s in splits or SPLITS for language in languages or LANGUAGES]
@@ -147,7 +142,7 @@ def _bring(names: Sequence[str], root: Path, source: str, say: Callable[[str], N
             with contextlib.suppress(OSError):  # the next line says why it cannot be written
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, content)
-            say(f"{step}: brought, {len(content):,} bytes, checksum right")
+            say(f"{step}: fetched, {len(content):,} bytes, checksum right")
         present.append(path)
     say(f"{len(present)} of {len(names)} files are in {root}")
     return present

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,7 @@ from dragoman.data.formats import (
 )
 from dragoman.data.memory import MemorySource
 from dragoman.errors import DragomanError, check_known
+from dragoman.files import check_file_part
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,6 @@ class Source(Protocol):
     def splits(self, wanted: Request) -> list[str]:
         """Return the names of the splits of a language pair."""
 
-    def paths(self, wanted: Request, split: str) -> list[Path]:
-        """Return the files of a split, all of which can be read."""
-
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the raw (source, target) pairs of a split."""
 
@@ -62,28 +60,31 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def _check_languages(wanted: Request, known: Sequence[str], owner: str) -> None:
+    for side, language in (("src", wanted.src), ("tgt", wanted.tgt)):
+        check_known(language, known, f"{wanted.key}.{side}: {owner} has no language")
+
+
 class Multi30kSource:
     """The files of Multi30k under ``root``, verified by checksum."""
 
     def splits(self, wanted: Request) -> list[str]:
         """Return the splits that both languages have."""
-        multi30k.check_language(wanted.src, f"{wanted.key}.src")
-        multi30k.check_language(wanted.tgt, f"{wanted.key}.tgt")
+        _check_languages(wanted, multi30k.LANGUAGES, "Multi30k")
         return multi30k.splits_of(wanted.src, wanted.tgt)
 
-    def paths(self, wanted: Request, split: str) -> list[Path]:
-        """Return the files of both languages."""
+    def _paths(self, wanted: Request, split: str) -> list[Path]:
         self.splits(wanted)
         multi30k.check_split(split, (wanted.src, wanted.tgt))
         return [multi30k.find_file(wanted.root, split, s) for s in (wanted.src, wanted.tgt)]
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the captions of a split."""
-        return zip_lines(*self.paths(wanted, split))
+        return zip_lines(*self._paths(wanted, split))
 
     def fingerprint(self, wanted: Request, split: str) -> str:
         """Return the digest of both files."""
-        return _digest("multi30k", *map(remembered_sha256, self.paths(wanted, split)))
+        return _digest("multi30k", *map(remembered_sha256, self._paths(wanted, split)))
 
 
 class FilesSource:
@@ -93,8 +94,8 @@ class FilesSource:
         """Return the splits that ``data.files`` names."""
         return list(wanted.files)
 
-    def _pattern(self, wanted: Request, split: str) -> tuple[str, str | None]:
-        """Return the file name of a split, and ``.tsv`` or ``.jsonl`` if it ends so."""
+    def _find(self, wanted: Request, split: str) -> tuple[list[Path], str | None]:
+        """Return the files of a split, and ``.tsv`` or ``.jsonl`` if it is one that ends so."""
         if not wanted.files:
             raise DragomanError(
                 f"data.files: names no file, so there is no split '{split}'; "
@@ -110,22 +111,17 @@ class FilesSource:
                 "expected {lang} in the name for two plain text files, or a name ending in .tsv "
                 "or .jsonl; each also packed (.gz, .bz2, .xz)"
             )
-        return pattern, kind
-
-    def paths(self, wanted: Request, split: str) -> list[Path]:
-        """Return one file, or one for each language."""
-        pattern, _ = self._pattern(wanted, split)
         names = dict.fromkeys(pattern.replace("{lang}", s) for s in (wanted.src, wanted.tgt))
         # "../" leads to what lies beside the folder as it was named, though that may be a link.
         places = (os.path.normpath(wanted.root / os.path.expanduser(name)) for name in names)
         try:
-            return [check_file(_plain_or_packed(place), reread=True) for place in places]
+            return [check_file(_plain_or_packed(place), reread=True) for place in places], kind
         except DragomanError as problem:
             raise DragomanError(f"{problem} (data.files.{split})") from None
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the pairs of a split in the format that its file name tells."""
-        paths, (_, kind) = self.paths(wanted, split), self._pattern(wanted, split)
+        paths, kind = self._find(wanted, split)
         if kind == ".tsv":
             return read_tsv(paths[0], wanted.src, wanted.tgt, wanted.columns)
         if kind == ".jsonl":
@@ -134,7 +130,7 @@ class FilesSource:
 
     def fingerprint(self, wanted: Request, split: str) -> str:
         """Return the digest of the files and of how they are read."""
-        paths, (_, kind) = self.paths(wanted, split), self._pattern(wanted, split)
+        paths, kind = self._find(wanted, split)
         reading = [] if kind is None else [kind, wanted.src, wanted.tgt, *wanted.columns]
         return _digest("files", *reading, *map(remembered_sha256, paths))
 
@@ -150,13 +146,8 @@ class CaptionsSource:
 
     def splits(self, wanted: Request) -> list[str]:
         """Return the splits of the embedded corpus."""
-        for side, language in (("src", wanted.src), ("tgt", wanted.tgt)):
-            check_known(language, ("de", "en"), f"{wanted.key}.{side}: captions has no language")
+        _check_languages(wanted, ("de", "en"), "captions")
         return list(captions.SPLITS)
-
-    def paths(self, wanted: Request, split: str) -> list[Path]:
-        """Return no path."""
-        return []
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
         """Stream the captions of a split."""
@@ -172,23 +163,11 @@ class CaptionsSource:
         return _digest("captions", captions.fingerprint(), split, wanted.src, wanted.tgt)
 
 
-# A split names files of scores and pictures, so nothing in it may lead to another folder.
-_SPLIT = re.compile(r"\w[\w.-]*")
-
-
-def check_split_name(split: str, key: str) -> None:
-    """Refuse a split that cannot be part of a file name; ``key`` is what the message names."""
-    if not _SPLIT.fullmatch(split):
-        raise DragomanError(
-            f"{key}: '{split}' is not a name for a split, expected letters, digits, '_', '-', '.'"
-        )
-
-
 def _request(data: DataConfig, src: str, tgt: str, key: str) -> Request:
     if src == tgt:
         raise DragomanError(f"{key}.tgt: source and target are both '{src}'")
     for split in data.files:
-        check_split_name(split, "data.files")
+        check_file_part(split, "data.files")
     first, second = data.columns or (data.src, data.tgt)
     columns = (first, second) if {src, tgt} == {first, second} else (src, tgt)
     return Request(Path(os.path.expanduser(data.root)), data.files, src, tgt, columns, key)
@@ -239,15 +218,6 @@ def corpus_fingerprint(data: DataConfig, corpus: CorpusConfig) -> str:
     return SOURCES[corpus.source].fingerprint(_corpus_request(data, corpus), corpus.split)
 
 
-def corpus_files(data: DataConfig, corpus: CorpusConfig) -> list[Path]:
-    """Return the files of a training corpus; the embedded one has none.
-
-    Raises:
-        DragomanError: as ``iter_pairs`` does at once.
-    """
-    return SOURCES[corpus.source].paths(_corpus_request(data, corpus), corpus.split)
-
-
 def splits_of(data: DataConfig) -> list[str]:
     """Return the names of the splits ``data.name`` has for ``data.src`` and ``data.tgt``.
 
@@ -272,14 +242,14 @@ def check_texts(data: DataConfig) -> None:
     """
     for corpus in data.corpora:
         iter_pairs(data, corpus)
-    read_pairs(data, data.validation_split)
-    for split in splits_of(data):
-        if split != data.validation_split and not _EVALUATION.fullmatch(split):
-            continue
+    evaluation = filter(_EVALUATION.fullmatch, splits_of(data))
+    for split in dict.fromkeys([data.validation_split, *evaluation]):
         try:
             held_out = list(zip(*read_pairs(data, split), strict=True))
-        except DragomanError:  # a test split is not needed yet
-            held_out = []
+        except DragomanError:
+            if split == data.validation_split:
+                raise
+            held_out = []  # text to test on need not be there yet
         for number, corpus in enumerate(data.corpora):
             same = (corpus.source, corpus.split) == (data.name, split)
             if same or _share_a_side(iter_pairs(data, corpus), held_out):

@@ -21,7 +21,7 @@ from dragoman.data.batching import Batch, BatchOrder, BatchStream, Bucket
 from dragoman.data.draws import seed_of
 from dragoman.data.preparation import build_training_set, train_or_load_tokenizers
 from dragoman.data.resident import MOST_TOKENS, ResidentRows
-from dragoman.data.sources import corpus_fingerprint
+from dragoman.data.sources import check_texts, corpus_fingerprint
 from dragoman.data.tokenizers import load_tokenizers
 from dragoman.decoding.translator import choose_device, load_translator, same_tokens
 from dragoman.errors import DragomanError
@@ -59,6 +59,7 @@ class Trainer:
             tf32 = config.train.precision == "tf32"
             torch.set_float32_matmul_precision("high" if tf32 else "highest")
             torch.backends.cudnn.allow_tf32 = tf32
+        check_texts(config.data)
         if not ranks.main:
             ranks.wait()  # rank 0 fills the caches; the others read them
         if run.has_checkpoint():  # learnt anew by other versions, they might not be the same
