@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dragoman.models.fast.dropout import dropout
+from dragoman.models.fast import drop
 
 
 class Embedding(nn.Embedding):
@@ -20,7 +20,7 @@ class Embedding(nn.Embedding):
         """Map token ids (...) to (..., D)."""
         vectors = super().forward(tokens)
         if self.training and self.word_dropout:
-            vectors = vectors * dropout(vectors.new_ones(*tokens.shape, 1), self.word_dropout)
+            vectors = vectors * drop(vectors.new_ones(*tokens.shape, 1), self.word_dropout)
         return vectors
 
 

@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from dragoman.config import RNNConfig, TransformerConfig
 from dragoman.data.batching import Batch
+from dragoman.models.attention import Weights as Weights
 from dragoman.models.rnn import RNNSeq2Seq
 from dragoman.models.transformer import TransformerSeq2Seq
 
-# Attention weights by name ("encoder.0.self", "decoder.2.cross", "decoder.attention"), each
-# (B, H, T, S). A dict handed to a model is filled by it; None takes the fused path instead.
-Weights = dict[str, Tensor]
 Memory = Any
 State = Any
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dragoman.models.fast.linear import aligned, product
+from dragoman.models.fast import aligned, product
 from dragoman.models.seq2seq import Seq2Seq
 
 # Rows whose logits are held at a time: the widest tensors of a step are (CHUNK, V). So few stay in
