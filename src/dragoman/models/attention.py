@@ -1,8 +1,8 @@
 """Attention: compare queries with keys, turn the scores into weights, average the values.
 
-Shapes: B batch, R rows (hypotheses of the batch's sentences), H heads, T queries, S keys, A width of
-a head, V width of a head's values, D width of the model, E width of a recurrent memory, N real
-tokens, P parts.
+Shapes: B batch, R rows (one or more hypotheses of each sentence of the batch), H heads, T queries,
+S keys, A width of a head, V width of a head's values, D width of the model, E width of a recurrent
+memory, N real tokens, P parts.
 
 The score function is the seam. Every score compares vectors of one head and treats heads as one
 more batch dimension, so each of them works alone (the attention of recurrent models) and side by
@@ -12,7 +12,7 @@ side in ``MultiHeadAttention``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,14 @@ from dragoman.data.batching import Batch, length_mask
 from dragoman.models.fast import Linear, Packing, affine, drop, hiding, scaled_dot_attention
 from dragoman.models.positions import Positions
 
+# Bool, True = may attend; None hides nothing.
+Mask = Tensor | None
+
 # Attention weights by name ("encoder.0.self", "decoder.2.cross", "decoder.attention"), each
 # (B, H, T, S). A dict handed to a model is filled by it.
 Weights = dict[str, Tensor]
 # (query, keys, values, mask, dropout) -> context, or None where it would not be quicker.
-Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor | None]
+Kernel = Callable[[Tensor, Tensor, Tensor, Mask, float], Tensor | None]
 
 
 class Score(nn.Module):
@@ -35,9 +38,9 @@ class Score(nn.Module):
     """
 
     # Whether recurrent models project queries and keys even where both are as wide as the score.
-    projects: ClassVar[bool] = True
+    projects = True
     # What does all of ``attend`` at once, weights and biases apart.
-    kernel: ClassVar[Kernel | None] = None
+    kernel: Kernel | None = None
 
     def __init_subclass__(cls) -> None:
         # A kernel is for the class that names it: a subclass may score otherwise.
@@ -107,8 +110,8 @@ class GeneralScore(DotScore):
         return keys_BHSA @ self.weight_HAA.transpose(-2, -1)
 
 
-def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax over the last dimension where ``mask`` (bool, True = may attend) allows it.
+def masked_softmax(scores: Tensor, mask: Mask) -> Tensor:
+    """Softmax over the last dimension where ``mask`` allows it.
 
     A row that may attend to nothing gets zeros, not NaN and not the uniform distribution.
     """
@@ -135,27 +138,28 @@ def attend(
     query_RHTA: Tensor,
     keys_BHSA: Tensor,
     values_BHSV: Tensor,
-    mask: Tensor | None,
-    *,
+    mask: Mask,
     bias: Tensor | None = None,
     dropout: float = 0.0,
-    need_weights: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the context (R, H, T, V) and, if asked for, the weights (R, H, T, S) before dropout.
+    weights: Weights | None = None,
+    name: str = "attention",
+) -> Tensor:
+    """Return the context (R, H, T, V): for each query the mean of the values, weighted.
 
-    ``keys`` have been through ``score.prepare``; ``mask`` is bool and broadcasts to (B, H, T, S);
+    ``keys`` have been through ``score.prepare``; ``mask`` broadcasts to (B, H, T, S);
     ``bias`` is added to the scores. There may be several rows of queries for one of the memory,
-    sentence by sentence.
+    sentence by sentence. The weights (R, H, T, S) before dropout are put into ``weights``.
     """
     rows, query = len(query_RHTA), fold(query_RHTA, len(keys_BHSA))
-    if score.kernel is not None and bias is None and not need_weights:
+    if score.kernel is not None and bias is None and weights is None:
         context = score.kernel(query, keys_BHSA, values_BHSV, mask, dropout)
         if context is not None:
-            return unfold(context, rows), None
+            return unfold(context, rows)
     scores = score(query, keys_BHSA)
-    weights = masked_softmax(scores if bias is None else scores + bias, mask)
-    context = drop(weights, dropout) @ values_BHSV
-    return unfold(context, rows), unfold(weights, rows) if need_weights else None
+    shares = masked_softmax(scores if bias is None else scores + bias, mask)
+    if weights is not None:
+        weights[name] = unfold(shares, rows)
+    return unfold(drop(shares, dropout) @ values_BHSV, rows)
 
 
 def fold(query_RHTA: Tensor, batch: int) -> Tensor:
@@ -165,15 +169,16 @@ def fold(query_RHTA: Tensor, batch: int) -> Tensor:
     """
     if len(query_RHTA) == batch:
         return query_RHTA
-    return query_RHTA.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)
+    return query_RHTA.view(batch, -1, *query_RHTA.shape[1:]).transpose(1, 2).flatten(2, 3)
 
 
 def unfold(found_BHTX: Tensor, rows: int) -> Tensor:
     """Undo ``fold``, of a context or of weights: (B, H, K T, X) -> (R, H, T, X)."""
-    batch = len(found_BHTX)
+    batch, heads, _, width = found_BHTX.shape
     if rows == batch:
         return found_BHTX
-    return found_BHTX.unflatten(2, (rows // batch, -1)).transpose(1, 2).flatten(0, 1)
+    apart = found_BHTX.view(batch, heads, rows // batch, -1, width)
+    return apart.transpose(1, 2).flatten(0, 1)
 
 
 def split_heads(x_BTD: Tensor, num_heads: int) -> Tensor:
@@ -187,13 +192,17 @@ def merge_heads(x_BHTA: Tensor) -> Tensor:
 
 
 class Grid:
-    """How a batch lies in memory: sentences side by side, padded to the longest.
+    """How a batch goes through the layers: sentences side by side, padded to the longest.
 
-    ``fast.Packing`` has the same calls and leaves the padding out.
+    Attention puts its weights into ``weights`` where that is a dict. ``fast.Packing`` has the same
+    calls, leaves the padding out, and gives no weights.
     """
 
     mask = staticmethod(length_mask)
     merge = staticmethod(merge_heads)
+
+    def __init__(self, weights: Weights | None = None) -> None:
+        self.weights = weights
 
     def pick(self, tokens_BT: Tensor) -> Tensor:
         """Return the tokens that are computed on: all."""
@@ -213,7 +222,6 @@ class Grid:
 
 
 Layout = Grid | Packing
-GRID = Grid()
 
 
 class Attention(nn.Module):
@@ -223,6 +231,8 @@ class Attention(nn.Module):
     ``additive`` and ``scaled_dot`` (Bahdanau et al. 2015, A.1.2; Vaswani et al. 2017, 3.2.2), and
     for ``dot`` and ``general`` only where the widths differ.
     """
+
+    name = "decoder.attention"  # of its weights
 
     def __init__(
         self, score: str, d_query: int, d_memory: int, d_attention: int, num_heads: int = 1
@@ -243,21 +253,20 @@ class Attention(nn.Module):
         return KeyValue(keys, split_heads(memory_BSE, self.num_heads))
 
     def forward(
-        self, query_RTD: Tensor, memory: KeyValue, mask_BS: Tensor, need_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the context (R, T, E) and, if asked for, the weights (R, H, T, S)."""
+        self, query_RTD: Tensor, memory: KeyValue, mask_BS: Tensor, weights: Weights | None
+    ) -> Tensor:
+        """Return the context (R, T, E); put the weights (R, H, T, S) into ``weights``."""
         query = split_heads(self.query(query_RTD), self.num_heads)
-        context, weights = attend(
-            self.score, query, *memory, mask_BS[:, None, None, :], need_weights=need_weights
-        )
-        return merge_heads(context), weights
+        mask = mask_BS[:, None, None, :]
+        context = attend(self.score, query, *memory, mask, weights=weights, name=self.name)
+        return merge_heads(context)
 
 
 class MultiHeadAttention(nn.Module):
     """Vaswani et al. 2017, section 3.2.2, over any score function and position encoding.
 
-    States are (B, T, D), or as another ``layout`` has them. ``name`` is what the weights are called
-    in the dict that they are asked for with.
+    States are (B, T, D) in a ``Grid``, else as the ``layout`` has them. The weights are kept under
+    ``name``.
 
     Weights begin as in Glorot and Bengio 2010, equation 16, queries, keys and values ``gain`` times
     as large; biases at 0.
@@ -284,35 +293,20 @@ class MultiHeadAttention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def prepare(self, memory: Tensor, layout: Layout = GRID) -> KeyValue:
+    def prepare(self, memory: Tensor, layout: Layout) -> KeyValue:
         """Project another sequence's states, for cross-attention; once per sentence."""
-        d = self.d_model
-        projected = affine(memory, self.qkv.weight[d:], self.qkv.bias[d:])
+        projected = affine(memory, self.qkv.weight[self.d_model :], self.qkv.bias[self.d_model :])
         keys, values = layout.heads(projected, 2, self.num_heads)
         return KeyValue(self.score.prepare(keys), values)
 
-    def attend_to(
-        self,
-        x: Tensor,
-        memory: KeyValue,
-        mask: Tensor | None,
-        layout: Layout = GRID,
-        weights: Weights | None = None,
-    ) -> Tensor:
+    def attend_to(self, x: Tensor, memory: KeyValue, mask: Mask, layout: Layout) -> Tensor:
         """Cross-attention: ``x`` asks, prepared keys and values answer; returns a tensor like x."""
-        d = self.d_model
-        projected = affine(x, self.qkv.weight[:d], self.qkv.bias[:d])
+        projected = affine(x, self.qkv.weight[: self.d_model], self.qkv.bias[: self.d_model])
         (query,) = layout.heads(projected, 1, self.num_heads)
-        return self._finish(query, memory, mask, None, layout, weights)
+        return self._answer(query, memory, mask, None, layout)
 
     def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        positions: Positions,
-        past: KeyValue | None = None,
-        layout: Layout = GRID,
-        weights: Weights | None = None,
+        self, x: Tensor, mask: Mask, positions: Positions, past: KeyValue | None, layout: Layout
     ) -> tuple[Tensor, KeyValue]:
         """Self-attention over ``past`` and ``x``.
 
@@ -325,28 +319,13 @@ class MultiHeadAttention(nn.Module):
         if past is not None:
             present = KeyValue(*(torch.cat(pair, 2) for pair in zip(past, present, strict=True)))
         bias = positions.bias(query, offset, present.keys.shape[2])
-        return self._finish(query, present, mask, bias, layout, weights), present
+        return self._answer(query, present, mask, bias, layout), present
 
-    def _finish(
-        self,
-        query: Tensor,
-        memory: KeyValue,
-        mask: Tensor | None,
-        bias: Tensor | None,
-        layout: Layout,
-        weights: Weights | None,
+    def _answer(
+        self, query: Tensor, memory: KeyValue, mask: Mask, bias: Tensor | None, layout: Layout
     ) -> Tensor:
-        context, found = attend(
-            self.score,
-            query,
-            *memory,
-            mask,
-            bias=bias,
-            dropout=self.dropout if self.training else 0.0,
-            need_weights=weights is not None,
-        )
-        if weights is not None and found is not None:
-            weights[self.name] = found
+        dropout, weights = self.dropout if self.training else 0.0, layout.weights
+        context = attend(self.score, query, *memory, mask, bias, dropout, weights, self.name)
         out: Tensor = self.out(layout.merge(context))
         return out
 

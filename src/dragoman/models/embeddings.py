@@ -25,12 +25,7 @@ class Embedding(nn.Embedding):
 
 
 def build_embeddings(
-    tie: str,
-    d_embed: int,
-    d_out: int,
-    src_vocab: int,
-    tgt_vocab: int,
-    word_dropout: float = 0.0,
+    tie: str, d_embed: int, d_out: int, src_vocab: int, tgt_vocab: int, word_dropout: float = 0.0
 ) -> tuple[Embedding, Embedding, nn.Linear]:
     """Return source embedding, target embedding and output layer.
 

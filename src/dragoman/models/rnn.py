@@ -1,8 +1,8 @@
 """Recurrent encoder-decoder with attention (Bahdanau et al. 2015, Luong et al. 2015).
 
-Shapes: B batch, R rows (hypotheses of the batch's sentences), S source length, T target length, N
-real target tokens, E width of the memory, D width of the decoder, F width of what is fed back, H
-heads, L decoder layers, V vocabulary.
+Shapes: B batch, R rows (one or more hypotheses of each sentence of the batch), S source length,
+T target length, N real target tokens, E width of the memory, D width of the decoder, F width of
+what is fed back, H heads, L decoder layers, V vocabulary.
 
 Two wirings. ``luong``: the new state asks, and [state; context] is read out (and, with input
 feeding, is part of the next input). ``bahdanau``: the old state asks, the context is part of the
@@ -20,7 +20,7 @@ How weights begin, those of the output layer where it is not tied:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,21 +34,20 @@ from dragoman.models.embeddings import build_embeddings
 from dragoman.models.fast import Step, Unrolled, drop, guesser, sweep
 
 
-class RNNState(NamedTuple):
-    """The decoder between two steps. Cells have width 0 for GRUs, ``feed`` without input feeding."""
+class State(NamedTuple):
+    """The decoder between two steps. GRUs have cells of width 0; so is ``feed`` without feeding."""
 
-    hidden_BLD: Tensor
-    cell_BLD: Tensor
-    feed_BF: Tensor
+    hidden_RLD: Tensor
+    cell_RLD: Tensor
+    feed_RF: Tensor
 
 
-class RNNMemory(NamedTuple):
-    """The encoded source, its projected keys, and the decoder's first state."""
+class Memory(NamedTuple):
+    """The encoded source: its mask, its states and their keys, and the decoder's first state."""
 
-    states_BSE: Tensor
     mask_BS: Tensor
     keys: KeyValue
-    first: RNNState
+    first: State
 
 
 class Encoder(nn.Module):
@@ -67,36 +66,35 @@ class Encoder(nn.Module):
             dropout=c.dropout if c.encoder_layers > 1 else 0.0,
         )
 
-    def forward(
-        self, x: Tensor, lengths_B: Tensor, fast: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return states (B, S, E), the last hidden states (layers, B, E) and cells, if any."""
+    def forward(self, x: Tensor, lengths_B: Tensor, fast: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return states (B, S, E), and the last hidden states and cells (layers, B, E)."""
         if fast and torch.is_grad_enabled():
             return sweep(self.rnn, x, length_mask(lengths_B, x.shape[1]))
         packed = pack_padded_sequence(x, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
         out, last = self.rnn(packed)
         states, _ = pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])
-        hidden, cell = last if isinstance(last, tuple) else (last, None)
-        return states, self._join(hidden), None if cell is None else self._join(cell)
+        hidden, cell = last if isinstance(last, tuple) else (last, last[..., :0])
+        return states, self._join(hidden), self._join(cell)
 
     def _join(self, last: Tensor) -> Tensor:
         """(layers * directions, B, hidden) -> (layers, B, directions * hidden)."""
-        return last.unflatten(0, (self.rnn.num_layers, -1)).transpose(1, 2).flatten(2)
+        directions = 2 if self.rnn.bidirectional else 1
+        apart = last.view(self.rnn.num_layers, directions, *last.shape[1:])
+        return apart.transpose(1, 2).flatten(2)
 
 
 class Bridge(nn.Module):
     """From the encoder's last states to the decoder's first ones."""
 
-    def __init__(self, config: RNNConfig, d_memory: int) -> None:
+    def __init__(self, config: RNNConfig, kind: str, d_memory: int) -> None:
         super().__init__()
-        self.kind, self.layers, self.d_model = config.bridge, config.decoder_layers, config.d_model
+        c = config
+        self.kind, self.layers, self.d_model = kind, c.decoder_layers, c.d_model
         # Top layers meet; where the decoder is deeper, its lowest ones share the encoder's lowest.
-        shift = config.encoder_layers - config.decoder_layers
-        self.sources = [max(0, layer + shift) for layer in range(config.decoder_layers)]
-        if config.bridge == "dense":
-            self.dense = nn.ModuleList(
-                nn.Linear(d_memory, config.d_model) for _ in range(config.decoder_layers)
-            )
+        shift = c.encoder_layers - c.decoder_layers
+        self.sources = [max(0, layer + shift) for layer in range(c.decoder_layers)]
+        if kind == "dense":
+            self.dense = nn.ModuleList(nn.Linear(d_memory, c.d_model) for _ in self.sources)
 
     def forward(self, last_LBE: Tensor) -> Tensor:
         """Return first states (B, L, D)."""
@@ -135,8 +133,8 @@ class RNNSeq2Seq(nn.Module):
             c.tie_embeddings, c.d_embed, d_readout, src_vocab, tgt_vocab, c.word_dropout
         )
         self.encoder = Encoder(c, hidden)
-        self.bridge = Bridge(c, d_memory)
-        self.cell_bridge = Bridge(c, d_memory) if c.cell == "lstm" else None
+        self.bridge = Bridge(c, c.bridge, d_memory)
+        self.cell_bridge = Bridge(c, c.bridge if c.cell == "lstm" else "copy", d_memory)
         if self.attending:
             width = c.attention_dim or c.d_model
             self.attention = Attention(c.attention, c.d_model, d_memory, width, c.num_heads)
@@ -153,49 +151,39 @@ class RNNSeq2Seq(nn.Module):
         self.looping = self.feeding or (c.wiring == "bahdanau" and self.attending)
         self.embedding_dropout = c.dropout if c.embedding_dropout is None else c.embedding_dropout
         self.readout_dropout = c.dropout if c.readout_dropout is None else c.readout_dropout
-        self.alignment_layer = "decoder.attention" if self.attending else None
+        self.alignment_layer = Attention.name if self.attending else None
 
     def _embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
         return drop(table(tokens), self.embedding_dropout, self.training)
 
     def encode(
         self, src_BS: Tensor, src_lengths_B: Tensor, weights: Weights | None = None
-    ) -> RNNMemory:
+    ) -> Memory:
         """Encode the source and project it to keys, once per sentence."""
         x = self._embed(self.src_embedding, src_BS)
         states, hidden, cell = self.encoder(x, src_lengths_B, self.fast)
-        first = RNNState(
-            self.bridge(hidden),
-            states.new_zeros(len(x), len(self.cells), 0)
-            if self.cell_bridge is None
-            else self.cell_bridge(cell),
-            states.new_zeros(len(x), self.d_feed),
-        )
+        feed = states.new_zeros(len(x), self.d_feed)
+        first = State(self.bridge(hidden), self.cell_bridge(cell), feed)
         nothing = states[..., :0]
         keys = self.attention.prepare(states) if self.attending else KeyValue(nothing, nothing)
-        return RNNMemory(states, length_mask(src_lengths_B, src_BS.shape[1]), keys, first)
+        return Memory(length_mask(src_lengths_B, src_BS.shape[1]), keys, first)
 
-    def init_state(self, memory: RNNMemory) -> RNNState:
+    def init_state(self, memory: Memory) -> State:
         """Return the bridge's states."""
         return memory.first
 
-    def _attend(self, query_RTD: Tensor, memory: RNNMemory, weights: Weights | None) -> Tensor:
+    def _attend(self, query_RTD: Tensor, memory: Memory, weights: Weights | None) -> Tensor:
         """Return the context (R, T, E), of width 0 without attention."""
-        if self.alignment_layer is None:
+        if not self.attending:
             return query_RTD[..., :0]
-        context: Tensor
-        context, found = self.attention(
-            query_RTD, memory.keys, memory.mask_BS, need_weights=weights is not None
-        )
-        if weights is not None:
-            weights[self.alignment_layer] = found
+        context: Tensor = self.attention(query_RTD, memory.keys, memory.mask_BS, weights)
         return context
 
-    def _recur(self, x: Tensor, state: RNNState, cells: Sequence[Step]) -> tuple[Tensor, Tensor]:
+    def _recur(self, x: Tensor, state: State, cells: Sequence[Step]) -> tuple[Tensor, Tensor]:
         """Run the cells of all layers one step; return hidden and cell states (R, L, D)."""
         after = []
         # Taken apart at once: the gradient of an index would be a whole tensor of zeros each time.
-        before = zip(state.hidden_BLD.unbind(1), state.cell_BLD.unbind(1), strict=True)
+        before = zip(state.hidden_RLD.unbind(1), state.cell_RLD.unbind(1), strict=True)
         for layer, (step, (hidden, cell)) in enumerate(zip(cells, before, strict=True)):
             if layer:
                 x = drop(x, self.config.dropout, self.training)
@@ -215,31 +203,26 @@ class RNNSeq2Seq(nn.Module):
     def _step(
         self,
         embedded_RE: Tensor,
-        state: RNNState,
-        memory: RNNMemory,
+        state: State,
+        memory: Memory,
         cells: Sequence[Step],
         weights: Weights | None,
-    ) -> tuple[Tensor, RNNState]:
+    ) -> tuple[Tensor, State]:
         """Run one step; return what the output layer sees, and the new state."""
-        old = self.config.wiring == "bahdanau"  # the state that asks
-        fed = state.feed_BF
-        if old:
-            top = state.hidden_BLD.unbind(1)[-1]
+        old_asks, fed = self.config.wiring == "bahdanau", state.feed_RF
+        if old_asks:
+            top = state.hidden_RLD.unbind(1)[-1]
             fed = context = self._attend(top[:, None], memory, weights).squeeze(1)
         hidden, cell = self._recur(torch.cat([embedded_RE, fed], -1), state, cells)
         top = hidden.unbind(1)[-1]
-        if not old:
+        if not old_asks:
             context = self._attend(top[:, None], memory, weights).squeeze(1)
         out, feed = self._read(top, context, embedded_RE)
-        return out, RNNState(hidden, cell, feed if self.feeding else state.feed_BF)
+        return out, State(hidden, cell, feed if self.feeding else state.feed_RF)
 
     def decode_step(
-        self,
-        token_R: Tensor,
-        state: RNNState,
-        memory: RNNMemory,
-        weights: Weights | None = None,
-    ) -> tuple[Tensor, RNNState]:
+        self, token_R: Tensor, state: State, memory: Memory, weights: Weights | None = None
+    ) -> tuple[Tensor, State]:
         """Decode one position."""
         embedded = self._embed(self.tgt_embedding, token_R)
         cells = [one_step(module) for module in self.cells]  # type: ignore[arg-type]
@@ -252,10 +235,7 @@ class RNNSeq2Seq(nn.Module):
         return logits
 
     def forward(
-        self,
-        batch: Batch,
-        teacher_forcing_BT: Tensor | None = None,
-        weights: Weights | None = None,
+        self, batch: Batch, teacher_forcing_BT: Tensor | None = None, weights: Weights | None = None
     ) -> Tensor:
         """Return the states (N, D) that the output layer sees, at the real target positions.
 
@@ -269,12 +249,19 @@ class RNNSeq2Seq(nn.Module):
             Unrolled(module, steps, rows) if self.fast else one_step(module)  # type: ignore[arg-type]
             for module in self.cells
         ]
+        state, outs, looks = memory.first, list[Tensor](), list[Tensor]()
         if self.fast and teacher_forcing_BT is None and not self.looping:
-            return batch.at_targets(self._at_once(embedded_BTE, memory, cells, weights))
-        project = self.project
+            # Nothing is fed back but the state: only the cells go step by step.
+            for embedded in embedded_BTE.unbind(1):
+                hidden, cell = self._recur(embedded, state, cells)
+                state = State(hidden, cell, state.feed_RF)
+                outs.append(hidden.unbind(1)[-1])
+            top_BTD = torch.stack(outs, 1)
+            out_BTD, _ = self._read(top_BTD, self._attend(top_BTD, memory, weights), embedded_BTE)
+            return batch.at_targets(out_BTD)
+        project: Callable[[Tensor], Tensor] = self.project
         if self.fast and teacher_forcing_BT is not None:
             project = guesser(self.output, embedded_BTE.dtype)
-        state, outs, looks = memory.first, list[Tensor](), list[Weights]()
         for t, embedded in enumerate(embedded_BTE.unbind(1)):
             if t > 0 and teacher_forcing_BT is not None:
                 # Guesses cost a whole projection: only for rows that go on and are not told.
@@ -285,28 +272,10 @@ class RNNSeq2Seq(nn.Module):
                         guesses = project(outs[-1][free]).argmax(-1)
                     own = self._embed(self.tgt_embedding, guesses)
                     embedded = embedded.index_copy(0, free, own)
-            looks.append({})
-            out, state = self._step(
-                embedded, state, memory, cells, None if weights is None else looks[t]
-            )
+            out, state = self._step(embedded, state, memory, cells, weights)
             outs.append(out)
-        if weights is not None:
-            weights |= {name: torch.cat([look[name] for look in looks], 2) for name in looks[0]}
+            if weights is not None and self.attending:
+                looks.append(weights[Attention.name])
+        if weights is not None and self.attending:
+            weights[Attention.name] = torch.cat(looks, 2)
         return batch.at_targets(torch.stack(outs, 1))
-
-    def _at_once(
-        self,
-        embedded_BTE: Tensor,
-        memory: RNNMemory,
-        cells: Sequence[Step],
-        weights: Weights | None,
-    ) -> Tensor:
-        """Decode with nothing fed back but the state: only the cells go step by step."""
-        state, tops = memory.first, list[Tensor]()
-        for embedded in embedded_BTE.unbind(1):
-            hidden, cell = self._recur(embedded, state, cells)
-            state = state._replace(hidden_BLD=hidden, cell_BLD=cell)
-            tops.append(hidden.unbind(1)[-1])
-        top_BTD = torch.stack(tops, 1)
-        out_BTD, _ = self._read(top_BTD, self._attend(top_BTD, memory, weights), embedded_BTE)
-        return out_BTD

@@ -1,8 +1,8 @@
 """Encoder-decoder Transformer (Vaswani et al. 2017), pre- or post-norm, any position encoding.
 
-Shapes: B batch, R rows (hypotheses of the batch's sentences), S source length, T target length, N
-real target tokens, D width, H heads, A width of a head, V vocabulary. States ``x`` are (B, T, D),
-or as the ``layout`` of a batch has them.
+Shapes: B batch, R rows (one or more hypotheses of each sentence of the batch), S source length,
+T target length, N real target tokens, D width, H heads, A width of a head, V vocabulary. States
+``x`` are (B, T, D), or as the ``layout`` of a batch has them.
 
 How weights begin:
 
@@ -29,9 +29,10 @@ from torch.nn import functional as F
 from dragoman.config import TransformerConfig
 from dragoman.data.batching import Batch
 from dragoman.models.attention import (
-    GRID,
+    Grid,
     KeyValue,
     Layout,
+    Mask,
     MultiHeadAttention,
     Weights,
     causal_mask,
@@ -41,24 +42,17 @@ from dragoman.models.fast import Linear, activate_and_drop, drop, pack
 from dragoman.models.positions import POSITIONS, Positions
 
 
-class TransformerMemory(NamedTuple):
+class Memory(NamedTuple):
     """The source as decoders see it: its mask, and keys and values for every decoder layer."""
 
     mask_BS: Tensor
     cross: tuple[KeyValue, ...]
 
 
-class TransformerState(NamedTuple):
+class State(NamedTuple):
     """Keys and values of the target so far, for every decoder layer; (R, H, t, A) each."""
 
     past: tuple[KeyValue, ...]
-
-
-class Activation(NamedTuple):
-    """A function from ``width`` times the inner width to the inner width."""
-
-    function: Callable[[Tensor], Tensor]
-    width: int = 1
 
 
 def swiglu(x: Tensor) -> Tensor:
@@ -95,7 +89,8 @@ class PostNorm(nn.Module):
 
     def __init__(self, d_model: int, dropout: float) -> None:
         super().__init__()
-        self.norm, self.dropout = nn.LayerNorm(d_model), dropout
+        self.norm: Callable[[Tensor], Tensor] = nn.LayerNorm(d_model)
+        self.dropout = dropout
 
     def enter(self, x: Tensor) -> Tensor:
         """Return what the sub-layer f sees."""
@@ -103,8 +98,7 @@ class PostNorm(nn.Module):
 
     def leave(self, x: Tensor, out: Tensor) -> Tensor:
         """Return the new states, of the old and of what f gave."""
-        states: Tensor = self.norm(drop(out, self.dropout, self.training, residual=x))
-        return states
+        return self.norm(drop(out, self.dropout, self.training, residual=x))
 
 
 class PreNorm(PostNorm):
@@ -114,8 +108,7 @@ class PreNorm(PostNorm):
 
     def enter(self, x: Tensor) -> Tensor:
         """Return what the sub-layer f sees."""
-        normed: Tensor = self.norm(x)
-        return normed
+        return self.norm(x)
 
     def leave(self, x: Tensor, out: Tensor) -> Tensor:
         """Return the new states, of the old and of what f gave."""
@@ -146,21 +139,19 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        mask: Tensor | None,
+        mask: Mask,
         positions: Positions,
-        past: KeyValue | None = None,
-        memory: tuple[KeyValue, Tensor] | None = None,
-        layout: Layout = GRID,
-        weights: Weights | None = None,
+        past: KeyValue | None,
+        memory: tuple[KeyValue, Tensor] | None,
+        layout: Layout,
     ) -> tuple[Tensor, KeyValue]:
         """Return the states, like x, and this layer's keys and values so far."""
         y = self.self_residual.enter(x)
-        y, present = self.self_attention(y, mask, positions, past, layout, weights)
+        y, present = self.self_attention(y, mask, positions, past, layout)
         x = self.self_residual.leave(x, y)
         if memory is not None:
             y = self.cross_residual.enter(x)
-            y = self.cross_attention.attend_to(y, *memory, layout, weights)
-            x = self.cross_residual.leave(x, y)
+            x = self.cross_residual.leave(x, self.cross_attention.attend_to(y, *memory, layout))
         y = self.feed_forward(self.feed_residual.enter(x))
         return self.feed_residual.leave(x, y), present
 
@@ -181,32 +172,29 @@ class Stack(nn.Module):
         self.scale = math.sqrt(c.d_model)
         self.dropout = _inherit(c.embedding_dropout, c.dropout)
 
-    def embed(
-        self, embedded: Tensor, length: int, offset: int = 0, layout: Layout = GRID
-    ) -> Tensor:
-        """Scale the embeddings (Vaswani et al. 2017, 3.4) and add positions."""
-        vectors = self.positions[0].added(offset, length)  # type: ignore[operator]
-        x = embedded * self.scale
-        if vectors is not None:
-            x = x + layout.along(vectors).to(x.dtype)
-        return drop(x, self.dropout, self.training)
-
     def forward(
         self,
-        x: Tensor,
-        mask: Tensor | None,
-        past: tuple[KeyValue, ...] | None = None,
-        memory: TransformerMemory | None = None,
-        layout: Layout = GRID,
-        weights: Weights | None = None,
+        embedded: Tensor,
+        mask: Mask,
+        past: tuple[KeyValue, ...] | None,
+        memory: Memory | None,
+        layout: Layout,
     ) -> tuple[Tensor, tuple[KeyValue, ...]]:
-        """Run all layers; return the states, like x, and every layer's keys and values."""
-        present = []
+        """Run all layers; return the states, like x, and every layer's keys and values.
+
+        ``mask`` is as wide as the sentences are long; None is for one position after the ``past``.
+        """
+        offset = 0 if past is None else past[0].keys.shape[2]
+        x = embedded * self.scale  # Vaswani et al. 2017, section 3.4
+        vectors = self.positions[0].added(offset, 1 if mask is None else mask.shape[-1])  # type: ignore[operator]
+        if vectors is not None:
+            x = x + layout.along(vectors).to(x.dtype)
+        x, present = drop(x, self.dropout, self.training), []
         for number, layer in enumerate(self.layers):
             positions = self.positions[number % len(self.positions)]
             before = None if past is None else past[number]
             cross = memory and (memory.cross[number], memory.mask_BS[:, None, None, :])
-            x, now = layer(x, mask, positions, before, cross, layout, weights)
+            x, now = layer(x, mask, positions, before, cross, layout)
             present.append(now)
         return self.norm(x), tuple(present)
 
@@ -229,38 +217,32 @@ class TransformerSeq2Seq(nn.Module):
 
     def encode(
         self, src_BS: Tensor, src_lengths_B: Tensor, weights: Weights | None = None
-    ) -> TransformerMemory:
+    ) -> Memory:
         """Encode the source and project it for every decoder layer."""
         layout = self._layout(src_lengths_B, weights)
         mask_BS = layout.mask(src_lengths_B, src_BS.shape[1])
         embedded = self.src_embedding(layout.pick(src_BS))
-        x = self.encoder.embed(embedded, mask_BS.shape[1], layout=layout)
-        x, _ = self.encoder(x, mask_BS[:, None, None, :], layout=layout, weights=weights)
-        cross = [layer.cross_attention.prepare(x, layout=layout) for layer in self.decoder.layers]  # type: ignore[union-attr, operator]
-        return TransformerMemory(mask_BS, tuple(cross))
+        x, _ = self.encoder(embedded, mask_BS[:, None, None, :], None, None, layout)
+        cross = [layer.cross_attention.prepare(x, layout) for layer in self.decoder.layers]  # type: ignore[union-attr, operator]
+        return Memory(mask_BS, tuple(cross))
 
     def _layout(self, lengths_B: Tensor, weights: Weights | None) -> Layout:
         """Return how sentences lie in memory: without padding, unless their grid is wanted."""
-        return (self.fast and weights is None and pack(lengths_B)) or GRID
+        packed = pack(lengths_B) if self.fast and weights is None else None
+        return packed or Grid(weights)
 
-    def init_state(self, memory: TransformerMemory) -> TransformerState:
+    def init_state(self, memory: Memory) -> State:
         """Return empty caches."""
         empty = memory.cross[0].keys[:, :, :0]
-        return TransformerState(tuple(KeyValue(empty, empty) for _ in memory.cross))
+        return State(tuple(KeyValue(empty, empty) for _ in memory.cross))
 
     def decode_step(
-        self,
-        token_R: Tensor,
-        state: TransformerState,
-        memory: TransformerMemory,
-        weights: Weights | None = None,
-    ) -> tuple[Tensor, TransformerState]:
-        """Decode one position against the cache."""
-        offset = state.past[0].keys.shape[2]
-        x = self.decoder.embed(self.tgt_embedding(token_R[:, None]), 1, offset)
-        # No mask: the one query may see every cached position.
-        x, past = self.decoder(x, None, state.past, memory, weights=weights)
-        return self.project(x[:, 0]), TransformerState(past)
+        self, token_R: Tensor, state: State, memory: Memory, weights: Weights | None = None
+    ) -> tuple[Tensor, State]:
+        """Decode one position against the cache, all of which it may see."""
+        embedded = self.tgt_embedding(token_R[:, None])
+        x, past = self.decoder(embedded, None, state.past, memory, Grid(weights))
+        return self.project(x[:, 0]), State(past)
 
     def project(self, states_ND: Tensor) -> Tensor:
         """Return logits (N, V)."""
@@ -268,10 +250,7 @@ class TransformerSeq2Seq(nn.Module):
         return logits
 
     def forward(
-        self,
-        batch: Batch,
-        teacher_forcing_BT: Tensor | None = None,
-        weights: Weights | None = None,
+        self, batch: Batch, teacher_forcing_BT: Tensor | None = None, weights: Weights | None = None
     ) -> Tensor:
         """Return decoder states (N, D) at the real target positions.
 
@@ -287,29 +266,23 @@ class TransformerSeq2Seq(nn.Module):
                 guesses = guesses.index_copy(0, batch.tgt_places_N, best_N).view_as(tokens)
             shifted = torch.cat([tokens[:, :1], guesses[:, :-1]], 1)
             tokens = torch.where(teacher_forcing_BT, tokens, shifted)
-        return self._decode(batch, tokens, memory, layout, weights)
+        return self._decode(batch, tokens, memory, layout)
 
-    def _decode(
-        self,
-        batch: Batch,
-        tokens_BT: Tensor,
-        memory: TransformerMemory,
-        layout: Layout,
-        weights: Weights | None = None,
-    ) -> Tensor:
+    def _decode(self, batch: Batch, tokens_BT: Tensor, memory: Memory, layout: Layout) -> Tensor:
         """Return the states (N, D) at the batch's real positions, given all tokens before them."""
         length = layout.mask(batch.tgt_lengths_B, tokens_BT.shape[1]).shape[1]
-        x = self.decoder.embed(self.tgt_embedding(layout.pick(tokens_BT)), length, layout=layout)
         # Padding follows the real tokens, so the causal mask already hides it from them.
         mask = causal_mask(length, tokens_BT.device)
-        x, _ = self.decoder(x, mask, memory=memory, layout=layout, weights=weights)
+        embedded = self.tgt_embedding(layout.pick(tokens_BT))
+        x, _ = self.decoder(embedded, mask, None, memory, layout)
         return layout.real(x, batch)
 
 
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(F.relu),
-    "gelu": Activation(F.gelu),
-    "swiglu": Activation(swiglu, 2),
+# A function, and how many times as wide as the inner layer what it is given must be.
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "relu": (F.relu, 1),
+    "gelu": (F.gelu, 1),
+    "swiglu": (swiglu, 2),
 }
 
 NORMS: dict[str, type[PostNorm]] = {"pre": PreNorm, "post": PostNorm}

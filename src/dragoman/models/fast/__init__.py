@@ -1,13 +1,13 @@
 """What makes a CPU quick, behind one door: the textbook files import it from here alone.
 
-| name | in place of | what it leaves out |
+| name | instead of | spares |
 |---|---|---|
-| ``drop``, ``activate_and_drop`` | ``F.dropout`` | draws: 16 bits an element; passes over tensors |
-| ``Linear``, ``affine`` | ``nn.Linear``, ``F.linear`` | slow sums for biases; slow shapes of few rows |
-| ``scaled_dot_attention``, ``hiding`` | scores, softmax and sum | passes over rows of up to 64 keys |
-| ``pack`` | ``attention.Grid`` | arithmetic on padding |
-| ``sweep``, ``Unrolled`` | ``nn.LSTM``, ``nn.LSTMCell`` | a gradient of the weights for every step |
-| ``guesser``, ``aligned``, ``product`` | the output layer | shapes that processors do badly |
+| ``drop``, ``activate_and_drop`` | ``F.dropout`` | slow draws; passes over the tensor |
+| ``Linear``, ``affine`` | ``nn.Linear``, ``F.linear`` | slow sums for biases, slow shapes |
+| ``scaled_dot_attention``, ``hiding`` | softmax(scores) values | passes over short rows |
+| ``pack``, ``Packing`` | ``attention.Grid`` | arithmetic on padding |
+| ``sweep``, ``Unrolled``, ``Step`` | ``nn.LSTM``, ``nn.LSTMCell`` | a gradient of W each step |
+| ``guesser``, ``aligned``, ``product`` | the output layer | slow shapes; all logits at once |
 
 All compute the same numbers, up to rounding. The last three rows change the shape of a computation:
 ``model.fast = False`` (``train.fast=false``) does without them, so that there is something to

@@ -136,12 +136,11 @@ def _sweep(
     return torch.stack(states, 1), hidden, cell
 
 
-def sweep(
-    rnn: nn.LSTM | nn.GRU, x_BSI: Tensor, mask_BS: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def sweep(rnn: nn.LSTM | nn.GRU, x_BSI: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Run an encoder, as over packed sequences, with gradients that cost less.
 
-    Returns states (B, S, E), and the last hidden states and cells (layers, B, E); a GRU has none.
+    Returns states (B, S, E), and the last hidden states and cells (layers, B, E), those of a GRU of
+    width 0.
     """
     hidden, cell = [], []
     directions = ("", "_reverse") if rnn.bidirectional else ("",)
@@ -152,4 +151,5 @@ def sweep(
         x_BSI, last, last_cell = (torch.cat(parts, -1) for parts in zip(*swept, strict=True))
         hidden.append(last)
         cell.append(last_cell)
-    return x_BSI, torch.stack(hidden), torch.stack(cell) if isinstance(rnn, nn.LSTM) else None
+    last_LBE = torch.stack(hidden)
+    return x_BSI, last_LBE, torch.stack(cell) if isinstance(rnn, nn.LSTM) else last_LBE[..., :0]

@@ -6,7 +6,7 @@ Everything in a Transformer but attention looks at one token at a time, so it ca
 tokens alone, (N, D). Attention wants sentences side by side, head by head: ``heads`` takes the rows
 there and ``merge`` takes them back, each by copying pieces of width A once.
 
-``Packing`` has the calls of ``attention.Grid``, and is used in its place.
+``Packing`` has the calls of ``attention.Grid`` and takes its place.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ MULTIPLE = 8
 
 class Packing:
     """Where the real tokens of a batch stand in its grid (B, L)."""
+
+    weights = None  # of attention: with padding left out there is no picture of them
 
     def __init__(self, lengths_B: Tensor) -> None:
         longest = -int(lengths_B.max()) // MULTIPLE * -MULTIPLE
