@@ -33,7 +33,7 @@ NAMES = {
     "feed_forward.outer.weight": "linear2.weight",
     "feed_forward.outer.bias": "linear2.bias",
 }
-NORMS = {
+NORM_NAMES = {
     False: {"self_residual": "norm1", "feed_residual": "norm2"},
     True: {"self_residual": "norm1", "cross_residual": "norm2", "feed_residual": "norm3"},
 }
@@ -54,7 +54,7 @@ def layers(
             D, HEADS, D_FF, 0.0, activation, batch_first=True, norm_first=norm == "pre"
         ).double()
         names = dict(NAMES)
-        for ours, norm_name in NORMS[cross].items():
+        for ours, norm_name in NORM_NAMES[cross].items():
             names |= {f"{ours}.norm.{p}": f"{norm_name}.{p}" for p in ("weight", "bias")}
         their_parameters = dict(other.named_parameters())
         for name, parameter in mine.named_parameters():

@@ -34,7 +34,7 @@ from dragoman.models.embeddings import build_embeddings
 from dragoman.models.fast import Step, Unrolled, drop, guesser, sweep
 
 
-class State(NamedTuple):
+class RNNState(NamedTuple):
     """The decoder between two steps. GRUs have cells of width 0; so is ``feed`` without feeding."""
 
     hidden_RLD: Tensor
@@ -42,12 +42,12 @@ class State(NamedTuple):
     feed_RF: Tensor
 
 
-class Memory(NamedTuple):
+class RNNMemory(NamedTuple):
     """The encoded source: its mask, its states and their keys, and the decoder's first state."""
 
     mask_BS: Tensor
     keys: KeyValue
-    first: State
+    first: RNNState
 
 
 class Encoder(nn.Module):
@@ -158,28 +158,28 @@ class RNNSeq2Seq(nn.Module):
 
     def encode(
         self, src_BS: Tensor, src_lengths_B: Tensor, weights: Weights | None = None
-    ) -> Memory:
+    ) -> RNNMemory:
         """Encode the source and project it to keys, once per sentence."""
         x = self._embed(self.src_embedding, src_BS)
         states, hidden, cell = self.encoder(x, src_lengths_B, self.fast)
         feed = states.new_zeros(len(x), self.d_feed)
-        first = State(self.bridge(hidden), self.cell_bridge(cell), feed)
+        first = RNNState(self.bridge(hidden), self.cell_bridge(cell), feed)
         nothing = states[..., :0]
         keys = self.attention.prepare(states) if self.attending else KeyValue(nothing, nothing)
-        return Memory(length_mask(src_lengths_B, src_BS.shape[1]), keys, first)
+        return RNNMemory(length_mask(src_lengths_B, src_BS.shape[1]), keys, first)
 
-    def init_state(self, memory: Memory) -> State:
+    def init_state(self, memory: RNNMemory) -> RNNState:
         """Return the bridge's states."""
         return memory.first
 
-    def _attend(self, query_RTD: Tensor, memory: Memory, weights: Weights | None) -> Tensor:
+    def _attend(self, query_RTD: Tensor, memory: RNNMemory, weights: Weights | None) -> Tensor:
         """Return the context (R, T, E), of width 0 without attention."""
         if not self.attending:
             return query_RTD[..., :0]
         context: Tensor = self.attention(query_RTD, memory.keys, memory.mask_BS, weights)
         return context
 
-    def _recur(self, x: Tensor, state: State, cells: Sequence[Step]) -> tuple[Tensor, Tensor]:
+    def _recur(self, x: Tensor, state: RNNState, cells: Sequence[Step]) -> tuple[Tensor, Tensor]:
         """Run the cells of all layers one step; return hidden and cell states (R, L, D)."""
         after = []
         # Taken apart at once: the gradient of an index would be a whole tensor of zeros each time.
@@ -203,11 +203,11 @@ class RNNSeq2Seq(nn.Module):
     def _step(
         self,
         embedded_RE: Tensor,
-        state: State,
-        memory: Memory,
+        state: RNNState,
+        memory: RNNMemory,
         cells: Sequence[Step],
         weights: Weights | None,
-    ) -> tuple[Tensor, State]:
+    ) -> tuple[Tensor, RNNState]:
         """Run one step; return what the output layer sees, and the new state."""
         old_asks, fed = self.config.wiring == "bahdanau", state.feed_RF
         if old_asks:
@@ -218,11 +218,11 @@ class RNNSeq2Seq(nn.Module):
         if not old_asks:
             context = self._attend(top[:, None], memory, weights).squeeze(1)
         out, feed = self._read(top, context, embedded_RE)
-        return out, State(hidden, cell, feed if self.feeding else state.feed_RF)
+        return out, RNNState(hidden, cell, feed if self.feeding else state.feed_RF)
 
     def decode_step(
-        self, token_R: Tensor, state: State, memory: Memory, weights: Weights | None = None
-    ) -> tuple[Tensor, State]:
+        self, token_R: Tensor, state: RNNState, memory: RNNMemory, weights: Weights | None = None
+    ) -> tuple[Tensor, RNNState]:
         """Decode one position."""
         embedded = self._embed(self.tgt_embedding, token_R)
         cells = [one_step(module) for module in self.cells]  # type: ignore[arg-type]
@@ -254,7 +254,7 @@ class RNNSeq2Seq(nn.Module):
             # Nothing is fed back but the state: only the cells go step by step.
             for embedded in embedded_BTE.unbind(1):
                 hidden, cell = self._recur(embedded, state, cells)
-                state = State(hidden, cell, state.feed_RF)
+                state = RNNState(hidden, cell, state.feed_RF)
                 outs.append(hidden.unbind(1)[-1])
             top_BTD = torch.stack(outs, 1)
             out_BTD, _ = self._read(top_BTD, self._attend(top_BTD, memory, weights), embedded_BTE)

@@ -42,14 +42,14 @@ from dragoman.models.fast import Linear, activate_and_drop, drop, pack
 from dragoman.models.positions import POSITIONS, Positions
 
 
-class Memory(NamedTuple):
+class TransformerMemory(NamedTuple):
     """The source as decoders see it: its mask, and keys and values for every decoder layer."""
 
     mask_BS: Tensor
     cross: tuple[KeyValue, ...]
 
 
-class State(NamedTuple):
+class TransformerState(NamedTuple):
     """Keys and values of the target so far, for every decoder layer; (R, H, t, A) each."""
 
     past: tuple[KeyValue, ...]
@@ -177,7 +177,7 @@ class Stack(nn.Module):
         embedded: Tensor,
         mask: Mask,
         past: tuple[KeyValue, ...] | None,
-        memory: Memory | None,
+        memory: TransformerMemory | None,
         layout: Layout,
     ) -> tuple[Tensor, tuple[KeyValue, ...]]:
         """Run all layers; return the states, like x, and every layer's keys and values.
@@ -217,32 +217,36 @@ class TransformerSeq2Seq(nn.Module):
 
     def encode(
         self, src_BS: Tensor, src_lengths_B: Tensor, weights: Weights | None = None
-    ) -> Memory:
+    ) -> TransformerMemory:
         """Encode the source and project it for every decoder layer."""
         layout = self._layout(src_lengths_B, weights)
         mask_BS = layout.mask(src_lengths_B, src_BS.shape[1])
         embedded = self.src_embedding(layout.pick(src_BS))
         x, _ = self.encoder(embedded, mask_BS[:, None, None, :], None, None, layout)
         cross = [layer.cross_attention.prepare(x, layout) for layer in self.decoder.layers]  # type: ignore[union-attr, operator]
-        return Memory(mask_BS, tuple(cross))
+        return TransformerMemory(mask_BS, tuple(cross))
 
     def _layout(self, lengths_B: Tensor, weights: Weights | None) -> Layout:
         """Return how sentences lie in memory: without padding, unless their grid is wanted."""
         packed = pack(lengths_B) if self.fast and weights is None else None
         return packed or Grid(weights)
 
-    def init_state(self, memory: Memory) -> State:
+    def init_state(self, memory: TransformerMemory) -> TransformerState:
         """Return empty caches."""
         empty = memory.cross[0].keys[:, :, :0]
-        return State(tuple(KeyValue(empty, empty) for _ in memory.cross))
+        return TransformerState(tuple(KeyValue(empty, empty) for _ in memory.cross))
 
     def decode_step(
-        self, token_R: Tensor, state: State, memory: Memory, weights: Weights | None = None
-    ) -> tuple[Tensor, State]:
+        self,
+        token_R: Tensor,
+        state: TransformerState,
+        memory: TransformerMemory,
+        weights: Weights | None = None,
+    ) -> tuple[Tensor, TransformerState]:
         """Decode one position against the cache, all of which it may see."""
         embedded = self.tgt_embedding(token_R[:, None])
         x, past = self.decoder(embedded, None, state.past, memory, Grid(weights))
-        return self.project(x[:, 0]), State(past)
+        return self.project(x[:, 0]), TransformerState(past)
 
     def project(self, states_ND: Tensor) -> Tensor:
         """Return logits (N, V)."""
@@ -268,7 +272,9 @@ class TransformerSeq2Seq(nn.Module):
             tokens = torch.where(teacher_forcing_BT, tokens, shifted)
         return self._decode(batch, tokens, memory, layout)
 
-    def _decode(self, batch: Batch, tokens_BT: Tensor, memory: Memory, layout: Layout) -> Tensor:
+    def _decode(
+        self, batch: Batch, tokens_BT: Tensor, memory: TransformerMemory, layout: Layout
+    ) -> Tensor:
         """Return the states (N, D) at the batch's real positions, given all tokens before them."""
         length = layout.mask(batch.tgt_lengths_B, tokens_BT.shape[1]).shape[1]
         # Padding follows the real tokens, so the causal mask already hides it from them.
