@@ -47,14 +47,16 @@ def test_attention_weights_are_those_of_the_model(batch: Batch) -> None:
 def test_word_attention_is_the_mean_over_the_heads_of_one_layer(
     config: object, chosen: str, batch: Batch
 ) -> None:
-    weights = attention_weights(tiny.build(config), batch)
-    found = word_attention(weights)
+    model = tiny.build(config)
+    weights = attention_weights(model, batch)
+    found = word_attention(model, weights)
     assert found is not None
     torch.testing.assert_close(found, weights[chosen].mean(1))
     torch.testing.assert_close(found.sum(-1), torch.ones_like(found[..., 0]))
 
 
 def test_a_model_without_attention_has_no_word_attention(batch: Batch) -> None:
-    weights = attention_weights(tiny.build(tiny.FEW["lstm-no-attention"]), batch)
+    model = tiny.build(tiny.FEW["lstm-no-attention"])
+    weights = attention_weights(model, batch)
     assert weights == {}
-    assert word_attention(weights) is None
+    assert word_attention(model, weights) is None

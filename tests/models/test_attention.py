@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from dragoman.models.attention import (
     SCORES,
     Attention,
+    Grid,
     KeyValue,
     MultiHeadAttention,
     ScaledDotScore,
@@ -37,6 +39,15 @@ def shaken(module: nn.Module) -> nn.Module:
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return module
+
+
+def attended(
+    *inputs: Any, need_weights: bool = True, **options: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Return the context and, if they are asked for, the weights."""
+    weights: dict[str, Tensor] | None = {} if need_weights else None
+    context = attend(*inputs, weights=weights, **options)
+    return context, None if weights is None else weights["attention"]
 
 
 def score_loop(name: str, score: nn.Module, query: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -85,7 +96,7 @@ def test_attend_is_its_loop(name: str) -> None:
     mask = torch.rand(B, 1, T, S) < 0.6
     mask[..., 0] = True
     prepared = score.prepare(keys)
-    context, weights = attend(score, query, prepared, values, mask, bias=bias, need_weights=True)
+    context, weights = attended(score, query, prepared, values, mask, bias=bias)
     scores = score_loop(name, score, query.detach().numpy(), keys.detach().numpy())
     expected = softmax_loop(scores + bias.detach().numpy(), mask.expand(B, H, T, S).numpy())
     np.testing.assert_allclose(weights.detach().numpy(), expected, rtol=0, atol=1e-12)
@@ -105,7 +116,7 @@ def test_fused_path_is_the_explicit_path(mask_kind: str) -> None:
     }
     results = []
     for need_weights in (False, True):
-        context, weights = attend(
+        context, weights = attended(
             ScaledDotScore(H, A), query, keys, values, masks[mask_kind], need_weights=need_weights
         )
         assert (weights is not None) == need_weights
@@ -122,7 +133,7 @@ def test_a_row_that_may_attend_to_nothing_gets_zeros(name: str, need_weights: bo
     query, keys, values = double(B, H, T, A), double(B, H, S, A), double(B, H, S, A)
     mask = torch.ones(B, 1, T, S, dtype=torch.bool)
     mask[0, :, 1] = False
-    context, weights = attend(
+    context, weights = attended(
         score, query, score.prepare(keys), values, mask, need_weights=need_weights
     )
     assert torch.equal(context[0, :, 1], torch.zeros(H, A, dtype=torch.float64))
@@ -148,8 +159,8 @@ def test_explicit_weights_are_those_before_dropout(name: str) -> None:
     score = shaken(SCORES[name](H, A))
     query, keys, values = double(B, H, T, A), double(B, H, S, A), double(B, H, S, A)
     prepared = score.prepare(keys)
-    plain, weights = attend(score, query, prepared, values, None, need_weights=True)
-    dropped, same = attend(score, query, prepared, values, None, dropout=0.5, need_weights=True)
+    plain, weights = attended(score, query, prepared, values, None)
+    dropped, same = attended(score, query, prepared, values, None, dropout=0.5)
     assert torch.equal(weights, same)
     assert not torch.allclose(plain, dropped)
 
@@ -191,7 +202,8 @@ def test_self_attention_is_torchs(masked: str, need_weights: bool) -> None:
         rows = padding[:, None, None, :]
         mask = rows if causal is None else rows & causal
     none = POSITIONS["none"](d_model, H, 9, True)
-    out, _, weights = own(x, mask, none, need_weights=need_weights)
+    found: dict[str, Tensor] | None = {} if need_weights else None
+    out, _ = own(x, mask, none, None, Grid(found))
     expected, their_weights = theirs(
         x,
         x,
@@ -201,8 +213,8 @@ def test_self_attention_is_torchs(masked: str, need_weights: bool) -> None:
         average_attn_weights=False,
     )
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
-    if need_weights:
-        torch.testing.assert_close(weights, their_weights, rtol=0, atol=1e-12)
+    if found is not None:
+        torch.testing.assert_close(found["attention"], their_weights, rtol=0, atol=1e-12)
     probe = torch.randn_like(out)
     (mine,) = torch.autograd.grad((out * probe).sum(), x, retain_graph=True)
     (other,) = torch.autograd.grad((expected * probe).sum(), x, retain_graph=True)
@@ -218,12 +230,13 @@ def test_cross_attention_is_torchs() -> None:
     theirs = torch_attention(own, d_model)
     x, memory = double(B, T, d_model), double(B, S, d_model)
     real = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()
-    out, weights = own.attend_to(x, own.prepare(memory), real[:, None, None, :], True)
+    grid = Grid({})
+    out = own.attend_to(x, own.prepare(memory, grid), real[:, None, None, :], grid)
     expected, their_weights = theirs(
         x, memory, memory, key_padding_mask=~real, average_attn_weights=False
     )
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(weights, their_weights, rtol=0, atol=1e-12)
+    torch.testing.assert_close(grid.weights["attention"], their_weights, rtol=0, atol=1e-12)
     probe = torch.randn_like(out)
     mine = torch.autograd.grad((out * probe).sum(), (x, memory), retain_graph=True)
     other = torch.autograd.grad((expected * probe).sum(), (x, memory), retain_graph=True)
@@ -242,16 +255,17 @@ def test_heads_split_and_merge(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCORES)
 def test_recurrent_attention_projects_only_where_the_score_needs_it(name: str) -> None:
-    learned = name in ("additive", "scaled_dot")
+    learned = SCORES[name].projects
     for d_query, d_memory, width in ((6, 6, 6), (6, 4, 6), (4, 6, 6)):
         attention = Attention(name, d_query, d_memory, width)
         assert isinstance(attention.query, nn.Linear) == (learned or d_query != width)
         assert isinstance(attention.key, nn.Linear) == (learned or d_memory != width)
         keys = attention.prepare(torch.randn(B, S, d_memory))
         mask = torch.ones(B, S, dtype=torch.bool)
-        context, weights = attention(torch.randn(B, T, d_query), keys, mask, True)
+        weights: dict[str, Tensor] = {}
+        context = attention(torch.randn(B, T, d_query), keys, mask, weights)
         assert context.shape == (B, T, d_memory)
-        assert weights.shape == (B, 1, T, S)
+        assert weights[Attention.name].shape == (B, 1, T, S)
 
 
 # --- docs/attention.md ---------------------------------------------------------------------------
@@ -287,11 +301,11 @@ def test_the_page_is_what_additive_attention_computes() -> None:
         memory = attention.prepare(STATES[None])
         assert_printed(memory.keys[0, 0, 1], section, "U h2")
         scores = attention.score(attention.query(QUERY)[None, None, None], memory.keys)
-        context, weights = attention(
-            QUERY[None, None], memory, torch.ones(1, 3, dtype=torch.bool), True
-        )
+        weights: dict[str, Tensor] = {}
+        real = torch.ones(1, 3, dtype=torch.bool)
+        context = attention(QUERY[None, None], memory, real, weights)
     assert_printed(scores, section, "score")
-    assert_printed(weights, section, "weight")
+    assert_printed(weights[Attention.name], section, "weight")
     assert_printed(context, section, "context")
 
 
@@ -299,7 +313,7 @@ def test_the_page_is_what_scaled_dot_product_attention_computes() -> None:
     section = "Scaled dot-product attention"
     score = ScaledDotScore(1, 2)
     query, keys = QUERY[None, None, None], STATES[None, None]
-    context, weights = attend(score, query, keys, keys, None, need_weights=True)
+    context, weights = attended(score, query, keys, keys, None)
     assert_printed(score(query, keys), section, "scaled score")
     assert_printed(weights, section, "weight")
     assert_printed(context, section, "context")
@@ -312,10 +326,10 @@ def test_the_page_is_what_masks_do() -> None:
     real = torch.tensor([True, True, True, False])
     memory, query = KeyValue(padded, padded), QUERY[None, None, None]
     for mask, words in ((None, "without mask"), (real, "with mask")):
-        context, weights = attend(score, query, *memory, mask, need_weights=True)
+        context, weights = attended(score, query, *memory, mask)
         assert_printed(weights, section, f"weight {words}")
         assert_printed(context, section, f"context {words}")
     states = STATES[None, None]
     second = causal_mask(3, torch.device("cpu"))[1]
-    _, weights = attend(score, query, states, states, second, need_weights=True)
+    _, weights = attended(score, query, states, states, second)
     assert_printed(weights, section, "causal weight")

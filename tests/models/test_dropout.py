@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from dragoman.models import dropout as dropout_module
-from dragoman.models.fast.dropout import draw, dropout, keep_mask, relu_dropout
+from dragoman.models.fast import activate_and_drop, drop
+from dragoman.models.fast import dropout as dropout_module
+from dragoman.models.fast.dropout import draw, keep_mask
 
 # Draws per test; a rate of 0.5 is then known to 0.0005 (one standard deviation).
 MANY = 1_000_000
@@ -43,7 +45,7 @@ def test_a_lane_is_kept_for_exactly_that_share_of_its_values(
 def test_what_is_kept_is_scaled_exactly(p: float) -> None:
     x = torch.randn(5, 7, 11, dtype=torch.float64)
     torch.manual_seed(3)
-    out = dropout(x, p)
+    out = drop(x, p)
     torch.manual_seed(3)
     mask, keep = mask_of(x, p)
     torch.testing.assert_close(out, x * mask / keep, rtol=1e-15, atol=0)
@@ -52,7 +54,7 @@ def test_what_is_kept_is_scaled_exactly(p: float) -> None:
 
 @pytest.mark.parametrize("p", RATES)
 def test_the_mean_is_unbiased(p: float) -> None:
-    out = dropout(torch.ones(MANY, dtype=torch.float64), p)
+    out = drop(torch.ones(MANY, dtype=torch.float64), p)
     deviation = math.sqrt(p / (1 - p) / MANY)
     assert abs(float(out.mean()) - 1) < 5 * deviation
 
@@ -74,7 +76,7 @@ def test_neighbours_are_independent(p: float, apart: int) -> None:
 
 def test_gradient_passes_where_the_value_did() -> None:
     x = torch.randn(40, dtype=torch.float64, requires_grad=True)
-    out = dropout(x, 0.5)
+    out = drop(x, 0.5)
     out.sum().backward()
     torch.testing.assert_close(x.grad, (out / x).detach(), rtol=1e-12, atol=0)
 
@@ -82,9 +84,9 @@ def test_gradient_passes_where_the_value_did() -> None:
 def test_with_a_residual_it_is_the_sum_forward_and_backward() -> None:
     x, residual = (torch.randn(6, 7, dtype=torch.float64, requires_grad=True) for _ in range(2))
     torch.manual_seed(1)
-    plain = residual + dropout(x, 0.3)
+    plain = residual + drop(x, 0.3)
     torch.manual_seed(1)
-    fused = dropout(x, 0.3, residual=residual)
+    fused = drop(x, 0.3, residual=residual)
     torch.testing.assert_close(fused, plain, rtol=1e-15, atol=1e-15)
     upstream = torch.randn(6, 7, dtype=torch.float64)
     for mine, other in zip(
@@ -93,14 +95,14 @@ def test_with_a_residual_it_is_the_sum_forward_and_backward() -> None:
         strict=True,
     ):
         torch.testing.assert_close(mine, other)
-    assert torch.equal(dropout(x, 0.3, training=False, residual=residual), residual + x)
+    assert torch.equal(drop(x, 0.3, training=False, residual=residual), residual + x)
 
 
 @pytest.mark.parametrize(("p", "training"), [(0.5, False), (0.0, True), (0.0, False)])
 def test_identity_when_not_training_or_at_rate_zero(p: float, training: bool) -> None:
     x = torch.randn(3, 4)
     state = torch.get_rng_state()
-    assert dropout(x, p, training) is x
+    assert drop(x, p, training) is x
     assert torch.equal(torch.get_rng_state(), state), "and nothing is drawn"
 
 
@@ -111,7 +113,7 @@ def test_any_shape_and_layout(shape: tuple[int, ...]) -> None:
     assert mask.dtype == torch.float32
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
     x = torch.randn(6, 8).t()
-    assert dropout(x, 0.5).shape == x.shape
+    assert drop(x, 0.5).shape == x.shape
 
 
 def test_draws_follow_from_the_seed() -> None:
@@ -124,7 +126,7 @@ def test_draws_follow_from_the_seed() -> None:
 
 
 def test_half_precision_stays_so() -> None:
-    out = dropout(torch.ones(1000, dtype=torch.bfloat16), 0.5)
+    out = drop(torch.ones(1000, dtype=torch.bfloat16), 0.5)
     assert out.dtype == torch.bfloat16
     assert set(out.tolist()) == {0.0, 2.0}
 
@@ -137,8 +139,8 @@ def test_with_relu_it_is_dropout_of_relu_forward_and_backward(p: float, training
     grad = torch.randn_like(x)
     results = []
     for function in (
-        lambda x: relu_dropout(x, p, training),
-        lambda x: dropout(x.relu(), p, training),
+        lambda x: activate_and_drop(F.relu, x, p, training),
+        lambda x: drop(x.relu(), p, training),
     ):
         torch.manual_seed(3)
         own = x.clone().requires_grad_()

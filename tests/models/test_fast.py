@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from torch.nn import functional as F
 
 import tiny
 from dragoman.data.batching import Batch
-from dragoman.models.attention import KeyValue, attend, fold, masked_softmax, unfold
-from dragoman.models.fast.linear import ONEDNN, ROWS, _Packed, linear, product
+from dragoman.models.attention import attend, fold, masked_softmax, unfold
+from dragoman.models.fast.linear import ONEDNN, ROWS, _Packed, affine, product
 from dragoman.models.fast.packing import MULTIPLE, Packing
 from dragoman.models.fast.short import short_attention
 
@@ -106,7 +107,7 @@ def test_no_row_of_padding_reaches_a_linear_layer(
 
 def test_a_linear_layer_over_rows_is_the_plain_one_forward_and_backward() -> None:
     results = []
-    for function in (linear, F.linear):
+    for function in (affine, F.linear):
         x, weight, bias = (
             torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
             for n, shape in enumerate([(200, 6), (5, 6), (5,)])
@@ -155,7 +156,7 @@ def test_short_rows_and_the_fused_kernel_agree(length: int) -> None:
     query, keys, values = (torch.randn(2, 3, length, 4, dtype=torch.float64) for _ in range(3))
     mask = torch.rand(2, 1, length, length) < 0.6
     mask[0, :, 0] = False
-    context, _ = attend(ScaledDotScore(3, 4), query, keys, values, mask)
+    context = attend(ScaledDotScore(3, 4), query, keys, values, mask)
     expected = F.scaled_dot_product_attention(query, keys, values, mask)
     torch.testing.assert_close(context, expected, **EXACT)
     assert context[0, :, 0].abs().max() == 0, "nothing to attend to gives nothing"
@@ -171,14 +172,12 @@ def test_softmax_hides_what_the_mask_hides_even_of_large_scores() -> None:
 
 
 def test_fold_and_unfold() -> None:
-    memory = KeyValue(torch.zeros(2, 1, 4, 5), torch.zeros(2, 1, 4, 5))
-    query = torch.arange(6 * 2 * 3.0).view(6, 2, 3)  # 2 sentences, 3 hypotheses each, 2 steps
-    folded = fold(query, memory)
-    assert folded.shape == (2, 6, 3)
-    context, weights = unfold(folded, folded[:, None], query)
-    assert torch.equal(context, query)
-    assert weights is not None
-    assert torch.equal(weights[:, 0], query)
+    query = torch.arange(6 * 5 * 2 * 3.0).view(6, 5, 2, 3)  # 2 sentences of 3 hypotheses, 5 heads
+    folded = fold(query, 2)
+    assert folded.shape == (2, 5, 3 * 2, 3)
+    assert torch.equal(folded[1, 4, 3], query[3 + 1, 4, 1])
+    assert torch.equal(unfold(folded, 6), query)
+    assert fold(query, 6) is query
 
 
 @pytest.mark.parametrize("name", tiny.FEW)
@@ -234,3 +233,8 @@ def test_short_attention_drops_weights_and_its_gradient_knows_which() -> None:
     torch.manual_seed(1)
     mean = torch.stack([short_attention(q, k, v, None, dropout=0.4) for _ in range(3000)]).mean(0)
     torch.testing.assert_close(mean, whole, rtol=0, atol=0.15)
+
+
+def test_the_textbook_files_know_only_the_door() -> None:
+    for path in (Path(__file__).parents[2] / "src/dragoman/models").glob("*.py"):
+        assert "models.fast." not in path.read_text(encoding="utf-8"), path.name

@@ -9,8 +9,8 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from dragoman.models import dropout as dropout_module
-from dragoman.models.attention import SCORES, Attention, MultiHeadAttention, causal_mask
+from dragoman.models.attention import SCORES, Attention, Grid, MultiHeadAttention, causal_mask
+from dragoman.models.fast import dropout as dropout_module
 from dragoman.models.positions import POSITIONS
 from dragoman.training.loss import sequence_loss, smoothed_nll
 
@@ -22,7 +22,7 @@ def double(*shape: int) -> Tensor:
 
 
 def check(module: nn.Module, call: str, *inputs: Tensor, **fixed: object) -> None:
-    """Check the gradient of a method's first result in its inputs and in every parameter."""
+    """Check the gradient of a method's result in its inputs and in every parameter."""
 
     class Call(nn.Module):
         def __init__(self) -> None:
@@ -30,7 +30,7 @@ def check(module: nn.Module, call: str, *inputs: Tensor, **fixed: object) -> Non
             self.inner = module
 
         def forward(self, *arguments: Tensor) -> Tensor:
-            return getattr(self.inner, call)(*arguments, **fixed)[0]
+            return getattr(self.inner, call)(*arguments, **fixed)
 
     caller = Call()
     names = [name for name, _ in caller.named_parameters()]
@@ -49,9 +49,9 @@ def check(module: nn.Module, call: str, *inputs: Tensor, **fixed: object) -> Non
 @pytest.mark.parametrize("name", SCORES)
 def test_recurrent_attention(name: str, need_weights: bool) -> None:
     class Whole(Attention):
-        def run(self, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor | None]:
+        def run(self, query: Tensor, memory: Tensor) -> Tensor:
             mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()
-            return self(query, self.prepare(memory), mask, need_weights)
+            return self(query, self.prepare(memory), mask, {} if need_weights else None)
 
     check(Whole(name, 2, 6, 4, num_heads=2).double(), "run", double(B, T, 2), double(B, S, 6))
 
@@ -64,8 +64,8 @@ def test_multi_head_self_attention(name: str, position: str) -> None:
             super().__init__(name, 4, 2)
             self.positions = POSITIONS[position](4, 2, 8, True)
 
-        def run(self, x: Tensor) -> tuple[Tensor, object, object]:
-            return self(x, causal_mask(T, x.device), self.positions)
+        def run(self, x: Tensor) -> Tensor:
+            return self(x, causal_mask(T, x.device), self.positions, None, Grid())[0]
 
     module = Whole().double()
     if position == "shaw":  # only the distances in reach, or finite differences take for ever
@@ -80,9 +80,9 @@ def test_multi_head_self_attention(name: str, position: str) -> None:
 @pytest.mark.parametrize("name", SCORES)
 def test_multi_head_cross_attention(name: str) -> None:
     class Whole(MultiHeadAttention):
-        def run(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor | None]:
+        def run(self, x: Tensor, memory: Tensor) -> Tensor:
             mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()[:, None, None]
-            return self.attend_to(x, self.prepare(memory), mask)
+            return self.attend_to(x, self.prepare(memory, Grid()), mask, Grid())
 
     check(Whole(name, 4, 2).double(), "run", double(B, T, 4), double(B, S, 4))
 
@@ -91,8 +91,8 @@ def test_dropout_with_a_fixed_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = torch.rand(3, 5) < 0.7
     monkeypatch.setattr(dropout_module, "keep_mask", lambda *_: (mask, 0.7))
     x = double(3, 5)
-    assert gradcheck(lambda value: dropout_module.dropout(value, 0.3), (x,))
-    torch.testing.assert_close(dropout_module.dropout(x, 0.3), x * mask / 0.7)
+    assert gradcheck(lambda value: dropout_module.drop(value, 0.3), (x,))
+    torch.testing.assert_close(dropout_module.drop(x, 0.3), x * mask / 0.7)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])

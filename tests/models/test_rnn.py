@@ -53,10 +53,10 @@ def test_encoder_reads_every_sentence_to_its_own_end(layers: int, batch: Batch) 
     memory = model.encode(batch.src_BS, batch.src_lengths_B)
     for row, length in enumerate(batch.src_lengths_B.tolist()):
         states, hiddens, cells = encode(model, batch.src_BS[row, :length], layers)
-        torch.testing.assert_close(memory.states_BSE[row, :length], states, **EXACT)
+        torch.testing.assert_close(memory.keys.values[row, 0, :length], states, **EXACT)
         # bridge=copy: the decoder starts from [forward; backward] of the same layer
-        torch.testing.assert_close(memory.first.hidden_BLD[row], torch.stack(hiddens), **EXACT)
-        torch.testing.assert_close(memory.first.cell_BLD[row], torch.stack(cells), **EXACT)
+        torch.testing.assert_close(memory.first.hidden_RLD[row], torch.stack(hiddens), **EXACT)
+        torch.testing.assert_close(memory.first.cell_RLD[row], torch.stack(cells), **EXACT)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_the_bridge_joins_the_layers_from_the_top(
     _, hiddens, cells = encode(model, batch.src_BS[0, :length], encoder_layers)
     for layer, source in enumerate(sources):
         for bridge, last, found in (
-            (model.bridge, hiddens, memory.first.hidden_BLD),
-            (model.cell_bridge, cells, memory.first.cell_BLD),
+            (model.bridge, hiddens, memory.first.hidden_RLD),
+            (model.cell_bridge, cells, memory.first.cell_RLD),
         ):
             expected = torch.tanh(bridge.dense[layer](last[source]))
             torch.testing.assert_close(found[0, layer], expected, **EXACT)

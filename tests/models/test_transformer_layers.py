@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tiny
-from dragoman.models.attention import MultiHeadAttention, causal_mask
+from dragoman.config import TransformerConfig
+from dragoman.models.attention import Grid, MultiHeadAttention, causal_mask
 from dragoman.models.positions import POSITIONS
 from dragoman.models.seq2seq import build_model
-from dragoman.models.transformer import FeedForward, Layer, Stack
+from dragoman.models.transformer import ACTIVATIONS, NORMS, FeedForward, Layer, Stack
 
 B, T, S, D, HEADS, D_FF = 2, 4, 5, 12, 3, 20
 
@@ -30,7 +33,7 @@ NAMES = {
     "feed_forward.outer.weight": "linear2.weight",
     "feed_forward.outer.bias": "linear2.bias",
 }
-NORMS = {
+NORM_NAMES = {
     False: {"self_residual": "norm1", "feed_residual": "norm2"},
     True: {"self_residual": "norm1", "cross_residual": "norm2", "feed_residual": "norm3"},
 }
@@ -46,12 +49,12 @@ def layers(
     kind = nn.TransformerDecoderLayer if cross else nn.TransformerEncoderLayer
     own, theirs, pairs = [], [], []
     for _ in range(number):
-        mine = Layer(config, cross).double()
+        mine = Layer(config, cross, "here").double()
         other = kind(
             D, HEADS, D_FF, 0.0, activation, batch_first=True, norm_first=norm == "pre"
         ).double()
         names = dict(NAMES)
-        for ours, norm_name in NORMS[cross].items():
+        for ours, norm_name in NORM_NAMES[cross].items():
             names |= {f"{ours}.norm.{p}": f"{norm_name}.{p}" for p in ("weight", "bias")}
         their_parameters = dict(other.named_parameters())
         for name, parameter in mine.named_parameters():
@@ -93,7 +96,7 @@ NONE = POSITIONS["none"](D, HEADS, 9, False)
 def test_encoder_layer_is_torchs(norm: str, activation: str) -> None:
     (own,), (theirs,), pairs = layers(False, norm, activation)
     x = double(B, S, D)
-    mine, _ = own(x, REAL[:, None, None, :], NONE)
+    mine, _ = own(x, REAL[:, None, None, :], NONE, None, None, Grid())
     other = theirs(x, src_key_padding_mask=~REAL)
     assert_same(mine[REAL], other[REAL], pairs, (x,))
 
@@ -105,11 +108,10 @@ def test_decoder_layer_is_torchs(norm: str, activation: str, weighing: bool) -> 
     (own,), (theirs,), pairs = layers(True, norm, activation)
     x, memory = double(B, T, D), double(B, S, D)
     causal = causal_mask(T, x.device)
-    prepared = own.cross_attention.prepare(memory)
     weights: dict[str, Tensor] | None = {} if weighing else None
-    mine, _ = own(
-        x, causal, NONE, memory=(prepared, REAL[:, None, None, :]), weights=weights, name="here"
-    )
+    grid = Grid(weights)
+    prepared = own.cross_attention.prepare(memory, grid)
+    mine, _ = own(x, causal, NONE, None, (prepared, REAL[:, None, None, :]), grid)
     other = theirs(x, memory, tgt_mask=~causal, memory_key_padding_mask=~REAL)
     assert_same(mine, other, pairs, (x, memory))
     if weights is not None:
@@ -130,7 +132,7 @@ def test_encoder_stack_is_torchs(norm: str) -> None:
     reference = nn.TransformerEncoder(theirs[0], 2, norm=last, enable_nested_tensor=False)
     reference.layers = nn.ModuleList(theirs)
     x = double(B, S, D)
-    mine, _ = stack(x, REAL[:, None, None, :])
+    mine, _ = stack(x / D**0.5, REAL[:, None, None, :], None, None, Grid())
     assert_same(mine[REAL], reference(x, src_key_padding_mask=~REAL)[REAL], pairs, (x,))
 
 
@@ -156,9 +158,9 @@ def test_each_dropout_acts_where_its_key_says() -> None:
 def test_attention_dropout_acts_while_training_only(score: str) -> None:
     attention = MultiHeadAttention(score, D, HEADS, dropout=0.5).double()
     x = double(B, T, D)
-    once, twice = (attention.train()(x, None, NONE)[0] for _ in range(2))
+    once, twice = (attention.train()(x, None, NONE, None, Grid())[0] for _ in range(2))
     assert not torch.allclose(once, twice)
-    once, twice = (attention.eval()(x, None, NONE)[0] for _ in range(2))
+    once, twice = (attention.eval()(x, None, NONE, None, Grid())[0] for _ in range(2))
     assert torch.equal(once, twice)
 
 
@@ -167,7 +169,8 @@ def test_a_swapped_norm_order_would_be_noticed() -> None:
     (post,), _, _ = layers(False, "post", "relu")
     post.load_state_dict(pre.state_dict())
     x = double(B, S, D)
-    assert not torch.allclose(pre(x, None, NONE)[0], post(x, None, NONE)[0], atol=1e-3)
+    before, after = (layer(x, None, NONE, None, None, Grid())[0] for layer in (pre, post))
+    assert not torch.allclose(before, after, atol=1e-3)
 
 
 def test_attention_gain_scales_the_first_queries_keys_and_values_alone() -> None:
@@ -181,3 +184,9 @@ def test_attention_gain_scales_the_first_queries_keys_and_values_alone() -> None
     assert scaled == {name for name in plain if name.endswith("qkv.weight")}
     for name in scaled:
         assert torch.allclose(gentle[name], 0.25 * plain[name])
+
+
+@pytest.mark.parametrize(("key", "table"), [("activation", ACTIVATIONS), ("norm", NORMS)])
+def test_a_config_may_name_what_is_in_the_tables(key: str, table: dict[str, object]) -> None:
+    (item,) = (item for item in dataclasses.fields(TransformerConfig) if item.name == key)
+    assert set(item.metadata["choices"]) == set(table)

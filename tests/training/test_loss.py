@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from dragoman.data.batching import Batch
-from dragoman.models import linear as linear_module
+from dragoman.models.fast import linear as linear_module
 from dragoman.models.fast.linear import MULTIPLE
 from dragoman.training import loss as loss_module
 from dragoman.training.loss import (

@@ -31,17 +31,7 @@ def attention_weights(model: Seq2Seq, batch: Batch) -> Weights:
     return weights
 
 
-def aligning(weights: Weights) -> str | None:
-    """Return the name of the one attention from target to source that stands for the model.
-
-    Recurrent models have one. Of a Transformer it is that of the last layer but one of the decoder,
-    which aligns best (Garg et al. 2019, section 4.1). None without attention.
-    """
-    cross = [name for name in weights if name.endswith(".cross") or name == "decoder.attention"]
-    return cross[-2:][0] if cross else None
-
-
-def word_attention(weights: Weights) -> Tensor | None:
-    """Return the mean (B, T, S) over the heads of the attention that aligns best, or None."""
-    name = aligning(weights)
+def word_attention(model: Seq2Seq, weights: Weights) -> Tensor | None:
+    """Return the mean (B, T, S) over the heads of the attention that aligns words, or None."""
+    name = model.alignment_layer
     return None if name is None else weights[name].mean(1)

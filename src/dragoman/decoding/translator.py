@@ -152,7 +152,8 @@ class Translator:
         batch = self.batch(
             [src[b] for b, _ in places], [[*found[b][k].tokens, EOS] for b, k in places]
         )
-        attention = word_attention(attention_weights(self.models[0], batch))
+        model = self.models[0]
+        attention = word_attention(model, attention_weights(model, batch))
         if attention is None:
             return texts
         for row, (b, k) in enumerate(places):

@@ -83,11 +83,10 @@ def graphs(model: RNNSeq2Seq) -> tuple[bytes, bytes]:
     def step(token: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         found = dict(zip(known, given, strict=True))
         none = given[0].new_zeros(token.shape[0], 0)  # what a model has not is of width 0
-        before = RNNState(
-            found["hidden"], found.get("cell", none[:, None]), found.get("feed", none)
-        )
+        hidden, feed = found["hidden"], found.get("feed", none)
+        before = RNNState(hidden, found.get("cell", hidden[..., :0]), feed)
         keys = KeyValue(found.get("keys", none), found.get("values", none))
-        around = RNNMemory(none, found.get("mask", none), keys, before)
+        around = RNNMemory(found.get("mask", none), keys, before)
         logits, after = model.decode_step(token, before, around)
         return logits, *_parts(after).values()
 
@@ -99,7 +98,7 @@ def graphs(model: RNNSeq2Seq) -> tuple[bytes, bytes]:
 
 def _parts(state: RNNState) -> dict[str, Tensor]:
     """Return a state by name: a GRU has no cell, and not every wiring a feed."""
-    named = {"hidden": state.hidden_BLD, "cell": state.cell_BLD, "feed": state.feed_BF}
+    named = {"hidden": state.hidden_RLD, "cell": state.cell_RLD, "feed": state.feed_RF}
     return {name: part for name, part in named.items() if part.shape[-1]}
 
 
@@ -112,10 +111,10 @@ def _known(memory: RNNMemory) -> dict[str, Tensor]:
 def _unpack(encoder: Encoder) -> None:
     """Have an encoder run over its padding: the graph's own layers are told the lengths."""
 
-    def forward(x: Tensor, lengths_B: Tensor, fast: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(x: Tensor, lengths_B: Tensor, fast: bool) -> tuple[Tensor, Tensor, Tensor]:
         states, last = encoder.rnn(x)
-        hidden, *cell = map(encoder._join, last if isinstance(last, tuple) else [last])
-        return states, hidden, cell[0] if cell else None
+        hidden, cell = last if isinstance(last, tuple) else (last, last[..., :0])
+        return states, encoder._join(hidden), encoder._join(cell)
 
     encoder.forward = forward  # type: ignore[method-assign]
 

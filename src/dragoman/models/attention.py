@@ -1,6 +1,8 @@
 """Attention: compare queries with keys, turn the scores into weights, average the values.
 
-Shapes: B batch, H heads, T queries, S keys, A width of a head, D width of the model.
+Shapes: B batch, R rows (one or more hypotheses of each sentence of the batch), H heads, T queries,
+S keys, A width of a head, V width of a head's values, D width of the model, E width of a recurrent
+memory, N real tokens, P parts.
 
 The score function is the seam. Every score compares vectors of one head and treats heads as one
 more batch dimension, so each of them works alone (the attention of recurrent models) and side by
@@ -9,21 +11,40 @@ side in ``MultiHeadAttention``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from dragoman.models.fast.dropout import dropout as drop
-from dragoman.models.fast.linear import Linear, linear
-from dragoman.models.fast.packing import Packing
-from dragoman.models.fast.short import hiding, short_attention
+from dragoman.data.batching import Batch, length_mask
+from dragoman.models.fast import Linear, Packing, affine, drop, hiding, scaled_dot_attention
 from dragoman.models.positions import Positions
+
+# Bool, True = may attend; None hides nothing.
+Mask = Tensor | None
+
+# Attention weights by name ("encoder.0.self", "decoder.2.cross", "decoder.attention"), each
+# (B, H, T, S). A dict handed to a model is filled by it.
+Weights = dict[str, Tensor]
+# (query, keys, values, mask, dropout) -> context, or None where it would not be quicker.
+Kernel = Callable[[Tensor, Tensor, Tensor, Mask, float], Tensor | None]
 
 
 class Score(nn.Module):
-    """Compares every query with every key, in each head by itself."""
+    """Compares every query with every key, in each head by itself.
+
+    A new score needs ``forward``; all else has a default that is right.
+    """
+
+    # Whether recurrent models project queries and keys even where both are as wide as the score.
+    projects = True
+    # What does all of ``attend`` at once, weights and biases apart.
+    kernel: Kernel | None = None
+
+    def __init_subclass__(cls) -> None:
+        # A kernel is for the class that names it: a subclass may score otherwise.
+        cls.kernel = vars(cls).get("kernel")
 
     def __init__(self, num_heads: int, d_head: int) -> None:
         super().__init__()
@@ -54,6 +75,8 @@ class AdditiveScore(Score):
 class DotScore(Score):
     """q . k: Luong et al. 2015, section 3.1, "dot"."""
 
+    projects = False
+
     def forward(self, query_BHTA: Tensor, keys_BHSA: Tensor) -> Tensor:
         """Return scores (B, H, T, S)."""
         return query_BHTA @ keys_BHSA.transpose(-2, -1)
@@ -61,6 +84,8 @@ class DotScore(Score):
 
 class ScaledDotScore(Score):
     """q . k / sqrt(A): Vaswani et al. 2017, equation 1."""
+
+    kernel = staticmethod(scaled_dot_attention)
 
     def __init__(self, num_heads: int, d_head: int) -> None:
         super().__init__(num_heads, d_head)
@@ -85,20 +110,8 @@ class GeneralScore(DotScore):
         return keys_BHSA @ self.weight_HAA.transpose(-2, -1)
 
 
-SCORES: dict[str, type[Score]] = {
-    "additive": AdditiveScore,
-    "dot": DotScore,
-    "scaled_dot": ScaledDotScore,
-    "general": GeneralScore,
-}
-
-
-# Keys up to which matrix products beat the fused kernel on a CPU.
-SHORT = 64
-
-
-def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax over the last dimension where ``mask`` (bool, True = may attend) allows it.
+def masked_softmax(scores: Tensor, mask: Mask) -> Tensor:
+    """Softmax over the last dimension where ``mask`` allows it.
 
     A row that may attend to nothing gets zeros, not NaN and not the uniform distribution.
     """
@@ -108,43 +121,69 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     return weights * mask.any(-1, keepdim=True).to(scores.dtype)
 
 
+def causal_mask(length: int, device: torch.device) -> Tensor:
+    """Return (T, T), True where query t may see key s: s <= t."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+class KeyValue(NamedTuple):
+    """What attention needs of its memory: prepared keys (B, H, S, A) and values (B, H, S, V)."""
+
+    keys: Tensor
+    values: Tensor
+
+
 def attend(
     score: Score,
-    query_BHTA: Tensor,
+    query_RHTA: Tensor,
     keys_BHSA: Tensor,
     values_BHSV: Tensor,
-    mask: Tensor | None,
-    *,
+    mask: Mask,
     bias: Tensor | None = None,
     dropout: float = 0.0,
-    need_weights: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the context (B, H, T, V) and, if asked for, the weights (B, H, T, S) before dropout.
+    weights: Weights | None = None,
+    name: str = "attention",
+) -> Tensor:
+    """Return the context (R, H, T, V): for each query the mean of the values, weighted.
 
-    ``keys`` have been through ``score.prepare``; ``mask`` is bool and broadcasts to (B, H, T, S);
-    ``bias`` is added to the scores. Scaled dot-product attention without bias takes PyTorch's fused
-    kernel unless the weights are wanted, or the rows are so short that a CPU is faster without.
+    ``keys`` have been through ``score.prepare``; ``mask`` broadcasts to (B, H, T, S);
+    ``bias`` is added to the scores. There may be several rows of queries for one of the memory,
+    sentence by sentence. The weights (R, H, T, S) before dropout are put into ``weights``.
     """
-    by_hand = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-    short = query_BHTA.device.type == "cpu" and keys_BHSA.shape[2] <= SHORT
-    if isinstance(score, ScaledDotScore) and bias is None and not need_weights:
-        if short and by_hand:
-            return short_attention(query_BHTA, keys_BHSA, values_BHSV, mask, dropout), None
-        if not short:
-            context = F.scaled_dot_product_attention(
-                query_BHTA, keys_BHSA, values_BHSV, mask, dropout
-            )
-            return context, None
-    scores = score(query_BHTA, keys_BHSA)
-    weights = masked_softmax(scores if bias is None else scores + bias, mask)
-    context = drop(weights, dropout) @ values_BHSV
-    return context, weights if need_weights else None
+    rows, query = len(query_RHTA), fold(query_RHTA, len(keys_BHSA))
+    if score.kernel is not None and bias is None and weights is None:
+        context = score.kernel(query, keys_BHSA, values_BHSV, mask, dropout)
+        if context is not None:
+            return unfold(context, rows)
+    scores = score(query, keys_BHSA)
+    shares = masked_softmax(scores if bias is None else scores + bias, mask)
+    if weights is not None:
+        weights[name] = unfold(shares, rows)
+    return unfold(drop(shares, dropout) @ values_BHSV, rows)
+
+
+def fold(query_RHTA: Tensor, batch: int) -> Tensor:
+    """Make the hypotheses of a sentence queries of its one memory: (R, H, T, A) -> (B, H, K T, A).
+
+    Beams then need no copies of the memory, and ask it in one product.
+    """
+    if len(query_RHTA) == batch:
+        return query_RHTA
+    return query_RHTA.view(batch, -1, *query_RHTA.shape[1:]).transpose(1, 2).flatten(2, 3)
+
+
+def unfold(found_BHTX: Tensor, rows: int) -> Tensor:
+    """Undo ``fold``, of a context or of weights: (B, H, K T, X) -> (R, H, T, X)."""
+    batch, heads, _, width = found_BHTX.shape
+    if rows == batch:
+        return found_BHTX
+    apart = found_BHTX.view(batch, heads, rows // batch, -1, width)
+    return apart.transpose(1, 2).flatten(0, 1)
 
 
 def split_heads(x_BTD: Tensor, num_heads: int) -> Tensor:
     """(B, T, H * A) -> (B, H, T, A)."""
-    batch, length, _ = x_BTD.shape
-    return x_BTD.view(batch, length, num_heads, -1).transpose(1, 2)
+    return x_BTD.view(*x_BTD.shape[:2], num_heads, -1).transpose(1, 2)
 
 
 def merge_heads(x_BHTA: Tensor) -> Tensor:
@@ -152,32 +191,37 @@ def merge_heads(x_BHTA: Tensor) -> Tensor:
     return x_BHTA.transpose(1, 2).flatten(2)
 
 
-class KeyValue(NamedTuple):
-    """What attention needs of its memory: keys (B, H, S, A) and values (B, H, S, V)."""
+class Grid:
+    """How a batch goes through the layers: sentences side by side, padded to the longest.
 
-    keys: Tensor
-    values: Tensor
-
-
-def fold(query_RTD: Tensor, memory: KeyValue) -> Tensor:
-    """Make the hypotheses of a sentence queries of its one row: (B * K, T, D) -> (B, K * T, D).
-
-    Beams then need no copies of the memory, and ask it in one product.
+    Attention puts its weights into ``weights`` where that is a dict. ``fast.Packing`` has the same
+    calls, leaves the padding out, and gives no weights.
     """
-    return query_RTD.reshape(memory.keys.shape[0], -1, query_RTD.shape[-1])
+
+    mask = staticmethod(length_mask)
+    merge = staticmethod(merge_heads)
+
+    def __init__(self, weights: Weights | None = None) -> None:
+        self.weights = weights
+
+    def pick(self, tokens_BT: Tensor) -> Tensor:
+        """Return the tokens that are computed on: all."""
+        return tokens_BT
+
+    def along(self, vectors_TD: Tensor) -> Tensor:
+        """Return a vector for each place, to be added to (B, T, D)."""
+        return vectors_TD
+
+    def heads(self, x_BTD: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+        """(B, T, P * H * A) -> P times (B, H, T, A)."""
+        return tuple(split_heads(part, num_heads) for part in x_BTD.chunk(parts, -1))
+
+    def real(self, states_BTD: Tensor, batch: Batch) -> Tensor:
+        """Return the states (N, D) at the batch's real targets."""
+        return batch.at_targets(states_BTD)
 
 
-def unfold(
-    context_BTD: Tensor, weights: Tensor | None, query_RTD: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """Undo ``fold``: return the context (R, T, D) and the weights (R, H, T, S) of R rows."""
-    rows, length = query_RTD.shape[:2]
-    context = context_BTD.reshape(rows, length, -1)
-    if weights is None or weights.shape[0] == rows:
-        return context, weights
-    batch, heads, _, keys = weights.shape
-    apart = weights.view(batch, heads, rows // batch, length, keys).transpose(1, 2)
-    return context, apart.reshape(rows, heads, length, keys)
+Layout = Grid | Packing
 
 
 class Attention(nn.Module):
@@ -188,23 +232,20 @@ class Attention(nn.Module):
     for ``dot`` and ``general`` only where the widths differ.
     """
 
+    name = "decoder.attention"  # of its weights
+
     def __init__(
         self, score: str, d_query: int, d_memory: int, d_attention: int, num_heads: int = 1
     ) -> None:
         super().__init__()
-        learned = score in ("additive", "scaled_dot")
-        self.num_heads = num_heads
-        self.query: nn.Module = (
-            nn.Linear(d_query, d_attention, bias=False)
-            if learned or d_query != d_attention
-            else nn.Identity()
-        )
-        self.key: nn.Module = (
-            nn.Linear(d_memory, d_attention)
-            if learned or d_memory != d_attention
-            else nn.Identity()
-        )
-        self.score = SCORES[score](num_heads, d_attention // num_heads)
+        self.num_heads, kind = num_heads, SCORES[score]
+        self.query: nn.Module = nn.Identity()
+        self.key: nn.Module = nn.Identity()
+        if kind.projects or d_query != d_attention:
+            self.query = nn.Linear(d_query, d_attention, bias=False)
+        if kind.projects or d_memory != d_attention:
+            self.key = nn.Linear(d_memory, d_attention)
+        self.score = kind(num_heads, d_attention // num_heads)
 
     def prepare(self, memory_BSE: Tensor) -> KeyValue:
         """Project the memory; once per sentence, not once per step."""
@@ -212,40 +253,36 @@ class Attention(nn.Module):
         return KeyValue(keys, split_heads(memory_BSE, self.num_heads))
 
     def forward(
-        self,
-        query_BTD: Tensor,
-        memory: KeyValue,
-        mask_BS: Tensor,
-        need_weights: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the context (B, T, E) and, if asked for, the weights (B, H, T, S).
-
-        There may be K queries a row of the memory, (B * K, T, D), sentence by sentence.
-        """
-        query = split_heads(self.query(fold(query_BTD, memory)), self.num_heads)
-        context, weights = attend(
-            self.score,
-            query,
-            memory.keys,
-            memory.values,
-            mask_BS[:, None, None, :],
-            need_weights=need_weights,
-        )
-        return unfold(merge_heads(context), weights, query_BTD)
+        self, query_RTD: Tensor, memory: KeyValue, mask_BS: Tensor, weights: Weights | None
+    ) -> Tensor:
+        """Return the context (R, T, E); put the weights (R, H, T, S) into ``weights``."""
+        query = split_heads(self.query(query_RTD), self.num_heads)
+        mask = mask_BS[:, None, None, :]
+        context = attend(self.score, query, *memory, mask, weights=weights, name=self.name)
+        return merge_heads(context)
 
 
 class MultiHeadAttention(nn.Module):
     """Vaswani et al. 2017, section 3.2.2, over any score function and position encoding.
 
-    Weights begin as in Glorot and Bengio 2010, equation 16; queries, keys and values ``gain`` times
-    as large.
+    States are (B, T, D) in a ``Grid``, else as the ``layout`` has them. The weights are kept under
+    ``name``.
+
+    Weights begin as in Glorot and Bengio 2010, equation 16, queries, keys and values ``gain`` times
+    as large; biases at 0.
     """
 
     def __init__(
-        self, score: str, d_model: int, num_heads: int, dropout: float = 0.0, gain: float = 1.0
+        self,
+        score: str,
+        d_model: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        gain: float = 1.0,
+        name: str = "attention",
     ) -> None:
         super().__init__()
-        self.num_heads, self.dropout, self.d_model = num_heads, dropout, d_model
+        self.num_heads, self.dropout, self.d_model, self.name = num_heads, dropout, d_model, name
         # One matrix for queries, keys and values: self-attention is then one product, not three.
         self.qkv = Linear(d_model, 3 * d_model)
         self.out = Linear(d_model, d_model)
@@ -256,87 +293,46 @@ class MultiHeadAttention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def prepare(self, memory: Tensor, packing: Packing | None = None) -> KeyValue:
-        """Project another sequence's states, (B, S, D) or packed (N, D), for cross-attention."""
-        d = self.d_model
-        projected = linear(memory, self.qkv.weight[d:], self.qkv.bias[d:])
-        keys, values = self._heads(projected, 2, packing)
+    def prepare(self, memory: Tensor, layout: Layout) -> KeyValue:
+        """Project another sequence's states, for cross-attention; once per sentence."""
+        projected = affine(memory, self.qkv.weight[self.d_model :], self.qkv.bias[self.d_model :])
+        keys, values = layout.heads(projected, 2, self.num_heads)
         return KeyValue(self.score.prepare(keys), values)
 
-    def attend_to(
-        self,
-        x: Tensor,
-        memory: KeyValue,
-        mask: Tensor | None,
-        need_weights: bool = False,
-        packing: Packing | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Cross-attention: ``x`` asks, prepared keys and values answer; returns a tensor like x.
-
-        There may be K rows of x a row of the memory, (B * K, T, D), sentence by sentence.
-        """
-        d = self.d_model
-        projected = linear(x, self.qkv.weight[:d], self.qkv.bias[:d])
-        folded = fold(projected, memory) if packing is None else projected
-        (query,) = self._heads(folded, 1, packing)
-        out, weights = self._finish(query, memory, mask, None, need_weights, packing)
-        return unfold(out, weights, x) if packing is None else (out, weights)
+    def attend_to(self, x: Tensor, memory: KeyValue, mask: Mask, layout: Layout) -> Tensor:
+        """Cross-attention: ``x`` asks, prepared keys and values answer; returns a tensor like x."""
+        projected = affine(x, self.qkv.weight[: self.d_model], self.qkv.bias[: self.d_model])
+        (query,) = layout.heads(projected, 1, self.num_heads)
+        return self._answer(query, memory, mask, None, layout)
 
     def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        positions: Positions,
-        past: KeyValue | None = None,
-        need_weights: bool = False,
-        packing: Packing | None = None,
-    ) -> tuple[Tensor, KeyValue, Tensor | None]:
-        """Self-attention over ``past`` and ``x``, (B, T, D) or packed (N, D).
+        self, x: Tensor, mask: Mask, positions: Positions, past: KeyValue | None, layout: Layout
+    ) -> tuple[Tensor, KeyValue]:
+        """Self-attention over ``past`` and ``x``.
 
-        Returns the output like x, keys and values of past and present together, and the weights
-        (B, H, T, S) if asked for.
+        Returns the output, like x, and keys and values of past and present together.
         """
-        query, key, value = self._heads(self.qkv(x), 3, packing)
+        query, key, value = layout.heads(self.qkv(x), 3, self.num_heads)
         offset = 0 if past is None else past.keys.shape[2]
         query, key = positions.rotate(query, offset), positions.rotate(key, offset)
         present = KeyValue(self.score.prepare(key), value)
         if past is not None:
-            present = KeyValue(
-                torch.cat([past.keys, present.keys], 2), torch.cat([past.values, value], 2)
-            )
+            present = KeyValue(*(torch.cat(pair, 2) for pair in zip(past, present, strict=True)))
         bias = positions.bias(query, offset, present.keys.shape[2])
-        out, weights = self._finish(query, present, mask, bias, need_weights, packing)
-        return out, present, weights
+        return self._answer(query, present, mask, bias, layout), present
 
-    def _finish(
-        self,
-        query: Tensor,
-        memory: KeyValue,
-        mask: Tensor | None,
-        bias: Tensor | None,
-        need_weights: bool,
-        packing: Packing | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        context, weights = attend(
-            self.score,
-            query,
-            memory.keys,
-            memory.values,
-            mask,
-            bias=bias,
-            dropout=self.dropout if self.training else 0.0,
-            need_weights=need_weights,
-        )
-        out: Tensor = self.out(merge_heads(context) if packing is None else packing.merge(context))
-        return out, weights
-
-    def _heads(self, x: Tensor, parts: int, packing: Packing | None) -> tuple[Tensor, ...]:
-        """(B, T, P * D) or packed (N, P * D) -> P times (B, H, T, A)."""
-        if packing is not None:
-            return packing.heads(x, parts, self.num_heads)
-        return tuple(split_heads(part, self.num_heads) for part in x.chunk(parts, -1))
+    def _answer(
+        self, query: Tensor, memory: KeyValue, mask: Mask, bias: Tensor | None, layout: Layout
+    ) -> Tensor:
+        dropout, weights = self.dropout if self.training else 0.0, layout.weights
+        context = attend(self.score, query, *memory, mask, bias, dropout, weights, self.name)
+        out: Tensor = self.out(layout.merge(context))
+        return out
 
 
-def causal_mask(length: int, device: torch.device) -> Tensor:
-    """Return (T, T), True where query t may see key s: s <= t."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+SCORES: dict[str, type[Score]] = {
+    "additive": AdditiveScore,
+    "dot": DotScore,
+    "scaled_dot": ScaledDotScore,
+    "general": GeneralScore,
+}

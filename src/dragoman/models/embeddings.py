@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dragoman.models.fast.dropout import dropout
+from dragoman.models.fast import drop
 
 
 class Embedding(nn.Embedding):
@@ -20,17 +20,12 @@ class Embedding(nn.Embedding):
         """Map token ids (...) to (..., D)."""
         vectors = super().forward(tokens)
         if self.training and self.word_dropout:
-            vectors = vectors * dropout(vectors.new_ones(*tokens.shape, 1), self.word_dropout)
+            vectors = vectors * drop(vectors.new_ones(*tokens.shape, 1), self.word_dropout)
         return vectors
 
 
 def build_embeddings(
-    tie: str,
-    d_embed: int,
-    d_out: int,
-    src_vocab: int,
-    tgt_vocab: int,
-    word_dropout: float = 0.0,
+    tie: str, d_embed: int, d_out: int, src_vocab: int, tgt_vocab: int, word_dropout: float = 0.0
 ) -> tuple[Embedding, Embedding, nn.Linear]:
     """Return source embedding, target embedding and output layer.
 

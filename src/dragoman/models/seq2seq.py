@@ -1,7 +1,7 @@
 """The contract between models and everything else, and the table of models.
 
-Shapes: B batch, S source length, T target length, N real target tokens, D width, H heads,
-V vocabulary.
+Shapes: B batch, R rows (one or more hypotheses of each sentence of the batch), S source length,
+T target length, N real target tokens, D width, H heads, V vocabulary.
 
 Search, evaluation and export use only the calls of ``Seq2Seq``. Every tensor in ``Memory`` and
 ``State`` has the batch first, so that ``reorder`` serves every model.
@@ -14,14 +14,11 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dragoman.config import RNNConfig, TransformerConfig
 from dragoman.data.batching import Batch
+from dragoman.models.attention import Weights as Weights
 from dragoman.models.rnn import RNNSeq2Seq
 from dragoman.models.transformer import TransformerSeq2Seq
 
-# Attention weights by name ("encoder.0.self", "decoder.2.cross", "decoder.attention"), each
-# (B, H, T, S). A dict handed to a model is filled by it; None takes the fused path instead.
-Weights = dict[str, Tensor]
 Memory = Any
 State = Any
 
@@ -30,16 +27,16 @@ class Seq2Seq(Protocol):
     """An encoder-decoder. Memory and State are NamedTuples of the model's own.
 
     ``fast`` may be set to False: the model then computes the same numbers in the plainest way.
+    ``alignment_layer`` is the name, in ``Weights``, of the one attention from target to source that
+    stands for the model: it aligns words, and pictures show it. None: there is none.
     """
 
     fast: bool
     output: nn.Linear
+    alignment_layer: str | None
 
     def __call__(
-        self,
-        batch: Batch,
-        teacher_forcing_BT: Tensor | None = None,
-        weights: Weights | None = None,
+        self, batch: Batch, teacher_forcing_BT: Tensor | None = None, weights: Weights | None = None
     ) -> Tensor:
         """Return decoder states (N, D) at the real target positions, in the order of targets_N.
 
@@ -59,12 +56,11 @@ class Seq2Seq(Protocol):
         """Return the decoder's state before its first step."""
 
     def decode_step(
-        self, token_B: Tensor, state: State, memory: Memory, weights: Weights | None = None
+        self, token_R: Tensor, state: State, memory: Memory, weights: Weights | None = None
     ) -> tuple[Tensor, State]:
-        """Feed one token per row; return the logits (B, V) of the next and the new state.
+        """Feed one token per row; return the logits (R, V) of the next and the new state.
 
-        Rows of token and state may be K hypotheses for each row of the memory, (B * K, ...),
-        sentence by sentence.
+        The rows of token and state are the hypotheses for the memory's rows, sentence by sentence.
         """
 
     def parameters(self) -> Any:
@@ -84,23 +80,21 @@ def reorder(tree: Tree, index: Tensor) -> Tree:
     return type(tree)(*parts) if named else type(tree)(parts)
 
 
-MODELS: dict[str, type[nn.Module]] = {
-    "rnn": RNNSeq2Seq,
-    "transformer": TransformerSeq2Seq,
-}
-
-
-def build_model(
-    config: RNNConfig | TransformerConfig, src_vocab: int, tgt_vocab: int, seed: int | None = None
-) -> nn.Module:
+def build_model(config: Any, src_vocab: int, tgt_vocab: int, seed: int | None = None) -> nn.Module:
     """Build a model with fresh weights; with ``seed``, the same ones every time."""
-    if seed is None:
-        return MODELS[config.name](config, src_vocab, tgt_vocab)
-    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(
+        devices=[], enabled=seed is not None
+    ):  # weights are drawn on the CPU
+        if seed is not None:
+            torch.manual_seed(seed)
         return MODELS[config.name](config, src_vocab, tgt_vocab)
 
 
 def count_parameters(model: nn.Module) -> int:
     """Return the number of trained parameters, tied ones counted once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+# Each is built from its config, which ``dragoman.config.MODELS`` has under the same name, and the
+# sizes of the source and the target vocabulary.
+MODELS: dict[str, type[nn.Module]] = {"rnn": RNNSeq2Seq, "transformer": TransformerSeq2Seq}

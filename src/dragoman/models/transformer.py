@@ -1,26 +1,44 @@
 """Encoder-decoder Transformer (Vaswani et al. 2017), pre- or post-norm, any position encoding.
 
-Shapes: B batch, S source length, T target length, N real target tokens, D width, H heads,
-A width of a head, V vocabulary.
+Shapes: B batch, R rows (one or more hypotheses of each sentence of the batch), S source length,
+T target length, N real target tokens, D width, H heads, A width of a head, V vocabulary. States
+``x`` are (B, T, D), or as the ``layout`` of a batch has them.
+
+How weights begin:
+
+| weights | first values |
+|---|---|
+| embeddings | N(0, 1 / D); multiplied by sqrt(D) before the first layer |
+| queries, keys, values, of D x D each | Glorot and Bengio 2010, eq. 16, times ``attention_gain`` |
+| all other matrices | Glorot and Bengio 2010, eq. 16 |
+| biases | 0 |
+| layer norms | gain 1, bias 0 |
+| learned, Shaw and T5 positions | N(0, 1 / D); N(0, 0.02^2) both |
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dragoman.config import TransformerConfig
-from dragoman.data.batching import Batch, length_mask
-from dragoman.models.attention import KeyValue, MultiHeadAttention, causal_mask
+from dragoman.data.batching import Batch
+from dragoman.models.attention import (
+    Grid,
+    KeyValue,
+    Layout,
+    Mask,
+    MultiHeadAttention,
+    Weights,
+    causal_mask,
+)
 from dragoman.models.embeddings import build_embeddings
-from dragoman.models.fast.dropout import dropout, relu_dropout
-from dragoman.models.fast.linear import Linear
-from dragoman.models.fast.packing import Packing
+from dragoman.models.fast import Linear, activate_and_drop, drop, pack
 from dragoman.models.positions import POSITIONS, Positions
 
 
@@ -32,50 +50,69 @@ class TransformerMemory(NamedTuple):
 
 
 class TransformerState(NamedTuple):
-    """Keys and values of the target so far, for every decoder layer; (B, H, t, A) each."""
+    """Keys and values of the target so far, for every decoder layer; (R, H, t, A) each."""
 
     past: tuple[KeyValue, ...]
 
 
+def swiglu(x: Tensor) -> Tensor:
+    """Return half of x, gated by the other half: Shazeer 2020, equation 6."""
+    gate, hidden = x.chunk(2, -1)
+    return F.silu(gate) * hidden
+
+
 class FeedForward(nn.Module):
-    """Two linear layers with ReLU or GELU between them, or SwiGLU (Shazeer 2020, eq. 6)."""
+    """Two linear layers and an activation between them: Vaswani et al. 2017, equation 2."""
 
     def __init__(self, d_model: int, d_ff: int, activation: str, dropout: float) -> None:
         super().__init__()
-        self.inner = Linear(d_model, 2 * d_ff if activation == "swiglu" else d_ff)
+        self.activation, width = ACTIVATIONS[activation]
+        self.inner = Linear(d_model, width * d_ff)
         self.outer = Linear(d_ff, d_model)
-        self.activation, self.dropout = activation, dropout
+        self.dropout = dropout
         for layer in (self.inner, self.outer):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., D) to (..., D)."""
-        hidden = self.inner(x)
-        if self.activation == "relu":
-            hidden = relu_dropout(hidden, self.dropout, self.training)
-        elif self.activation == "gelu":
-            hidden = dropout(F.gelu(hidden), self.dropout, self.training)
-        else:
-            gate, hidden = hidden.chunk(2, -1)
-            hidden = dropout(F.silu(gate) * hidden, self.dropout, self.training)
+        hidden = activate_and_drop(self.activation, self.inner(x), self.dropout, self.training)
         out: Tensor = self.outer(hidden)
         return out
 
 
-class Residual(nn.Module):
-    """x + f(norm(x)) before, or norm(x + f(x)) after (Xiong et al. 2020, figure 1)."""
+class PostNorm(nn.Module):
+    """norm(x + f(x)) (Vaswani et al. 2017, section 3.1)."""
 
-    def __init__(self, d_model: int, dropout: float, pre: bool) -> None:
+    # What follows the last layer: here each layer ends in a norm.
+    last: ClassVar[type[nn.Module]] = nn.Identity
+
+    def __init__(self, d_model: int, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(d_model)
-        self.dropout, self.pre = dropout, pre
+        self.norm: Callable[[Tensor], Tensor] = nn.LayerNorm(d_model)
+        self.dropout = dropout
 
-    def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """Run one sub-layer with its norm, dropout and residual connection."""
-        out = sublayer(self.norm(x) if self.pre else x)
-        x = dropout(out, self.dropout, self.training, residual=x)
-        return x if self.pre else self.norm(x)
+    def enter(self, x: Tensor) -> Tensor:
+        """Return what the sub-layer f sees."""
+        return x
+
+    def leave(self, x: Tensor, out: Tensor) -> Tensor:
+        """Return the new states, of the old and of what f gave."""
+        return self.norm(drop(out, self.dropout, self.training, residual=x))
+
+
+class PreNorm(PostNorm):
+    """x + f(norm(x)) (Xiong et al. 2020, figure 1); it leaves the sum of all branches unscaled."""
+
+    last = nn.LayerNorm
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Return what the sub-layer f sees."""
+        return self.norm(x)
+
+    def leave(self, x: Tensor, out: Tensor) -> Tensor:
+        """Return the new states, of the old and of what f gave."""
+        return drop(out, self.dropout, self.training, residual=x)
 
 
 def _inherit(value: float | None, default: float) -> float:
@@ -85,61 +122,38 @@ def _inherit(value: float | None, default: float) -> float:
 class Layer(nn.Module):
     """Self-attention, cross-attention where there is a memory, and feed-forward."""
 
-    def __init__(self, config: TransformerConfig, cross: bool) -> None:
+    def __init__(self, config: TransformerConfig, cross: bool, name: str = "") -> None:
         super().__init__()
-        c = config
-        pre = c.norm == "pre"
+        c, norm = config, NORMS[config.norm]
         weights_dropout = _inherit(c.attention_dropout, c.dropout)
         attention = (c.attention, c.d_model, c.num_heads, weights_dropout, c.attention_gain)
-        self.self_attention = MultiHeadAttention(*attention)
-        self.self_residual = Residual(c.d_model, c.dropout, pre)
+        self.self_attention = MultiHeadAttention(*attention, f"{name}.self")
+        self.self_residual = norm(c.d_model, c.dropout)
         if cross:
-            self.cross_attention = MultiHeadAttention(*attention)
-            self.cross_residual = Residual(c.d_model, c.dropout, pre)
-        self.feed_forward = FeedForward(
-            c.d_model, c.d_ff, c.activation, _inherit(c.activation_dropout, c.dropout)
-        )
-        self.feed_residual = Residual(c.d_model, c.dropout, pre)
+            self.cross_attention = MultiHeadAttention(*attention, f"{name}.cross")
+            self.cross_residual = norm(c.d_model, c.dropout)
+        inner_dropout = _inherit(c.activation_dropout, c.dropout)
+        self.feed_forward = FeedForward(c.d_model, c.d_ff, c.activation, inner_dropout)
+        self.feed_residual = norm(c.d_model, c.dropout)
 
     def forward(
         self,
         x: Tensor,
-        mask: Tensor | None,
+        mask: Mask,
         positions: Positions,
-        past: KeyValue | None = None,
-        memory: tuple[KeyValue, Tensor] | None = None,
-        weights: dict[str, Tensor] | None = None,
-        name: str = "",
-        packing: Packing | None = None,
+        past: KeyValue | None,
+        memory: tuple[KeyValue, Tensor] | None,
+        layout: Layout,
     ) -> tuple[Tensor, KeyValue]:
         """Return the states, like x, and this layer's keys and values so far."""
-        present: list[KeyValue] = []
-
-        def keep(kind: str, found: Tensor | None) -> None:
-            if weights is not None and found is not None:
-                weights[f"{name}.{kind}"] = found
-
-        def self_attention(y: Tensor) -> Tensor:
-            out, now, found = self.self_attention(
-                y, mask, positions, past, weights is not None, packing
-            )
-            present.append(now)
-            keep("self", found)
-            return out  # type: ignore[no-any-return]
-
-        x = self.self_residual(x, self_attention)
+        y = self.self_residual.enter(x)
+        y, present = self.self_attention(y, mask, positions, past, layout)
+        x = self.self_residual.leave(x, y)
         if memory is not None:
-            cross, memory_mask = memory
-
-            def cross_attention(y: Tensor) -> Tensor:
-                out, found = self.cross_attention.attend_to(
-                    y, cross, memory_mask, weights is not None, packing
-                )
-                keep("cross", found)
-                return out
-
-            x = self.cross_residual(x, cross_attention)
-        return self.feed_residual(x, self.feed_forward), present[0]
+            y = self.cross_residual.enter(x)
+            x = self.cross_residual.leave(x, self.cross_attention.attend_to(y, *memory, layout))
+        y = self.feed_forward(self.feed_residual.enter(x))
+        return self.feed_residual.leave(x, y), present
 
 
 class Stack(nn.Module):
@@ -147,52 +161,40 @@ class Stack(nn.Module):
 
     def __init__(self, config: TransformerConfig, num_layers: int, decoder: bool) -> None:
         super().__init__()
-        self.name = "decoder" if decoder else "encoder"
-        self.layers = nn.ModuleList(Layer(config, decoder) for _ in range(num_layers))
-        encoding = POSITIONS[config.positions]
+        c, name = config, "decoder" if decoder else "encoder"
+        self.layers = nn.ModuleList(Layer(c, decoder, f"{name}.{n}") for n in range(num_layers))
+        encoding = POSITIONS[c.positions]
         self.positions = nn.ModuleList(
-            encoding(config.d_model, config.num_heads, config.max_positions, decoder)
+            encoding(c.d_model, c.num_heads, c.max_positions, decoder)
             for _ in range(num_layers if encoding.per_layer else 1)
         )
-        # Post-norm layers end in a norm; pre-norm ones leave the sum of all branches unscaled.
-        pre = config.norm == "pre"
-        self.norm: nn.Module = nn.LayerNorm(config.d_model) if pre else nn.Identity()
-        self.scale = math.sqrt(config.d_model)
-        self.dropout = _inherit(config.embedding_dropout, config.dropout)
-
-    def embed(self, embedded: Tensor, offset: int = 0, packing: Packing | None = None) -> Tensor:
-        """Scale the embeddings (Vaswani et al. 2017, 3.4) and add positions."""
-        positions: Positions = self.positions[0]  # type: ignore[assignment]
-        length = embedded.shape[1] if packing is None else packing.mask_BL.shape[1]
-        vectors = positions.added(offset, length)
-        x = embedded * self.scale
-        if vectors is not None:
-            x = x + (vectors if packing is None else vectors[packing.places_N]).to(x.dtype)
-        return dropout(x, self.dropout, self.training)
+        self.norm = NORMS[c.norm].last(c.d_model)
+        self.scale = math.sqrt(c.d_model)
+        self.dropout = _inherit(c.embedding_dropout, c.dropout)
 
     def forward(
         self,
-        x: Tensor,
-        mask: Tensor | None,
-        past: tuple[KeyValue, ...] | None = None,
-        cross: tuple[KeyValue, ...] | None = None,
-        cross_mask: Tensor | None = None,
-        weights: dict[str, Tensor] | None = None,
-        packing: Packing | None = None,
+        embedded: Tensor,
+        mask: Mask,
+        past: tuple[KeyValue, ...] | None,
+        memory: TransformerMemory | None,
+        layout: Layout,
     ) -> tuple[Tensor, tuple[KeyValue, ...]]:
-        """Run all layers; return the states, like x, and every layer's keys and values."""
-        present = []
+        """Run all layers; return the states, like x, and every layer's keys and values.
+
+        ``mask`` is as wide as the sentences are long; None is for one position after the ``past``.
+        """
+        offset = 0 if past is None else past[0].keys.shape[2]
+        x = embedded * self.scale  # Vaswani et al. 2017, section 3.4
+        vectors = self.positions[0].added(offset, 1 if mask is None else mask.shape[-1])  # type: ignore[operator]
+        if vectors is not None:
+            x = x + layout.along(vectors).to(x.dtype)
+        x, present = drop(x, self.dropout, self.training), []
         for number, layer in enumerate(self.layers):
-            x, now = layer(
-                x,
-                mask,
-                self.positions[number % len(self.positions)],
-                past=None if past is None else past[number],
-                memory=None if cross is None else (cross[number], cross_mask),
-                weights=weights,
-                name=f"{self.name}.{number}",
-                packing=packing,
-            )
+            positions = self.positions[number % len(self.positions)]
+            before = None if past is None else past[number]
+            cross = memory and (memory.cross[number], memory.mask_BS[:, None, None, :])
+            x, now = layer(x, mask, positions, before, cross, layout)
             present.append(now)
         return self.norm(x), tuple(present)
 
@@ -204,74 +206,46 @@ class TransformerSeq2Seq(nn.Module):
 
     def __init__(self, config: TransformerConfig, src_vocab: int, tgt_vocab: int) -> None:
         super().__init__()
-        self.config = config
+        c = config
         self.src_embedding, self.tgt_embedding, self.output = build_embeddings(
-            config.tie_embeddings,
-            config.d_model,
-            config.d_model,
-            src_vocab,
-            tgt_vocab,
-            config.word_dropout,
+            c.tie_embeddings, c.d_model, c.d_model, src_vocab, tgt_vocab, c.word_dropout
         )
-        self.encoder = Stack(config, config.encoder_layers, decoder=False)
-        self.decoder = Stack(config, config.decoder_layers, decoder=True)
+        self.encoder = Stack(c, c.encoder_layers, decoder=False)
+        self.decoder = Stack(c, c.decoder_layers, decoder=True)
+        # The last layer but one aligns best (Garg et al. 2019, section 4.1).
+        self.alignment_layer = f"decoder.{max(0, c.decoder_layers - 2)}.cross"
 
     def encode(
-        self,
-        src_BS: Tensor,
-        src_lengths_B: Tensor,
-        weights: dict[str, Tensor] | None = None,
+        self, src_BS: Tensor, src_lengths_B: Tensor, weights: Weights | None = None
     ) -> TransformerMemory:
         """Encode the source and project it for every decoder layer."""
-        packing = self._packing(src_lengths_B, weights)
-        if packing is None:
-            mask_BS, tokens = length_mask(src_lengths_B, src_BS.shape[1]), src_BS
-        else:
-            mask_BS, tokens = packing.mask_BL, src_BS[packing.rows_N, packing.places_N]
-        x = self.encoder.embed(self.src_embedding(tokens), packing=packing)
-        mask = mask_BS[:, None, None, :]
-        states, _ = self.encoder(x, mask, weights=weights, packing=packing)
-        cross = tuple(
-            layer.cross_attention.prepare(states, packing=packing)  # type: ignore[union-attr, operator]
-            for layer in self.decoder.layers
-        )
-        return TransformerMemory(mask_BS, cross)
+        layout = self._layout(src_lengths_B, weights)
+        mask_BS = layout.mask(src_lengths_B, src_BS.shape[1])
+        embedded = self.src_embedding(layout.pick(src_BS))
+        x, _ = self.encoder(embedded, mask_BS[:, None, None, :], None, None, layout)
+        cross = [layer.cross_attention.prepare(x, layout) for layer in self.decoder.layers]  # type: ignore[union-attr, operator]
+        return TransformerMemory(mask_BS, tuple(cross))
 
-    def _packing(self, lengths_B: Tensor, weights: dict[str, Tensor] | None) -> Packing | None:
-        """Return how to leave padding out, or None where grids are wanted or better.
-
-        A GPU would have to wait for the number of tokens, and does grids of one shape faster; a
-        compiler would have to compile for every number of tokens.
-        """
-        grids = lengths_B.device.type != "cpu" or torch.compiler.is_compiling()
-        if not self.fast or weights is not None or grids:
-            return None
-        return Packing(lengths_B)
+    def _layout(self, lengths_B: Tensor, weights: Weights | None) -> Layout:
+        """Return how sentences lie in memory: without padding, unless their grid is wanted."""
+        packed = pack(lengths_B) if self.fast and weights is None else None
+        return packed or Grid(weights)
 
     def init_state(self, memory: TransformerMemory) -> TransformerState:
         """Return empty caches."""
         empty = memory.cross[0].keys[:, :, :0]
-        return TransformerState(
-            tuple(KeyValue(empty, empty) for _ in range(self.config.decoder_layers))
-        )
+        return TransformerState(tuple(KeyValue(empty, empty) for _ in memory.cross))
 
     def decode_step(
         self,
-        token_B: Tensor,
+        token_R: Tensor,
         state: TransformerState,
         memory: TransformerMemory,
-        weights: dict[str, Tensor] | None = None,
+        weights: Weights | None = None,
     ) -> tuple[Tensor, TransformerState]:
-        """Decode one position against the cache."""
-        x = self.decoder.embed(self.tgt_embedding(token_B[:, None]), state.past[0].keys.shape[2])
-        x, past = self.decoder(
-            x,
-            None,  # the one query may see every cached position
-            past=state.past,
-            cross=memory.cross,
-            cross_mask=memory.mask_BS[:, None, None, :],
-            weights=weights,
-        )
+        """Decode one position against the cache, all of which it may see."""
+        embedded = self.tgt_embedding(token_R[:, None])
+        x, past = self.decoder(embedded, None, state.past, memory, Grid(weights))
         return self.project(x[:, 0]), TransformerState(past)
 
     def project(self, states_ND: Tensor) -> Tensor:
@@ -280,10 +254,7 @@ class TransformerSeq2Seq(nn.Module):
         return logits
 
     def forward(
-        self,
-        batch: Batch,
-        teacher_forcing_BT: Tensor | None = None,
-        weights: dict[str, Tensor] | None = None,
+        self, batch: Batch, teacher_forcing_BT: Tensor | None = None, weights: Weights | None = None
     ) -> Tensor:
         """Return decoder states (N, D) at the real target positions.
 
@@ -291,37 +262,33 @@ class TransformerSeq2Seq(nn.Module):
         second is fed (two-pass scheduled sampling, Mihaylova and Martins 2019, section 3).
         """
         memory = self.encode(batch.src_BS, batch.src_lengths_B, weights)
-        packing, tokens = self._packing(batch.tgt_lengths_B, weights), batch.tgt_in_BT
+        layout, tokens = self._layout(batch.tgt_lengths_B, weights), batch.tgt_in_BT
         if teacher_forcing_BT is not None and not bool(teacher_forcing_BT.all()):
             with torch.no_grad():
-                best_N = self.project(self._decode(batch, tokens, memory, packing)).argmax(-1)
+                best_N = self.project(self._decode(batch, tokens, memory, layout)).argmax(-1)
                 guesses = tokens.new_zeros(tokens.numel())
                 guesses = guesses.index_copy(0, batch.tgt_places_N, best_N).view_as(tokens)
             shifted = torch.cat([tokens[:, :1], guesses[:, :-1]], 1)
             tokens = torch.where(teacher_forcing_BT, tokens, shifted)
-        return self._decode(batch, tokens, memory, packing, weights)
+        return self._decode(batch, tokens, memory, layout)
 
     def _decode(
-        self,
-        batch: Batch,
-        tokens_BT: Tensor,
-        memory: TransformerMemory,
-        packing: Packing | None,
-        weights: dict[str, Tensor] | None = None,
+        self, batch: Batch, tokens_BT: Tensor, memory: TransformerMemory, layout: Layout
     ) -> Tensor:
         """Return the states (N, D) at the batch's real positions, given all tokens before them."""
-        tokens, length = tokens_BT, tokens_BT.shape[1]
-        if packing is not None:
-            tokens, length = tokens[packing.rows_N, packing.places_N], packing.mask_BL.shape[1]
+        length = layout.mask(batch.tgt_lengths_B, tokens_BT.shape[1]).shape[1]
         # Padding follows the real tokens, so the causal mask already hides it from them.
-        states, _ = self.decoder(
-            self.decoder.embed(self.tgt_embedding(tokens), packing=packing),
-            causal_mask(length, tokens.device),
-            cross=memory.cross,
-            cross_mask=memory.mask_BS[:, None, None, :],
-            weights=weights,
-            packing=packing,
-        )
-        if packing is not None:
-            return states  # type: ignore[no-any-return]
-        return batch.at_targets(states)
+        mask = causal_mask(length, tokens_BT.device)
+        embedded = self.tgt_embedding(layout.pick(tokens_BT))
+        x, _ = self.decoder(embedded, mask, None, memory, layout)
+        return layout.real(x, batch)
+
+
+# A function, and how many times as wide as the inner layer what it is given must be.
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "relu": (F.relu, 1),
+    "gelu": (F.gelu, 1),
+    "swiglu": (swiglu, 2),
+}
+
+NORMS: dict[str, type[PostNorm]] = {"pre": PreNorm, "post": PostNorm}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dragoman.data.captions import captions
 from dragoman.data.tokenizers import EOS, Tokenizer
-from dragoman.decoding.forced import aligning, attention_weights, word_attention
+from dragoman.decoding.forced import attention_weights, word_attention
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.reporting.alignment import (
@@ -110,14 +110,15 @@ def attention_of(translator: Translator, source: str, target: str) -> Attention:
     longest = translator.longest
     src = [*translator.encode_line(source)[:longest], EOS]
     tgt = [*translator.tgt_tokenizer.encode(target)[:longest], EOS]
-    weights = attention_weights(translator.models[0], translator.batch([src], [tgt]))
+    model = translator.models[0]
+    weights = attention_weights(model, translator.batch([src], [tgt]))
     return Attention(
         source,
         target,
         translator.src_tokenizer.tokens(src),
         translator.tgt_tokenizer.tokens(tgt),
         {name: matrix[0].float().cpu().numpy() for name, matrix in weights.items()},
-        aligning(weights),
+        model.alignment_layer,
     )
 
 
@@ -171,9 +172,8 @@ def caption_alignment(translator: Translator, split: str) -> AlignmentErrorRate:
             sides = [(en, de, en_words, de_words) for de, en, de_words, en_words in sides]
         src = [[*translator.encode_line(side[0]), EOS] for side in sides]
         tgt = [[*translator.tgt_tokenizer.encode(side[1]), EOS] for side in sides]
-        attention = word_attention(
-            attention_weights(translator.models[0], translator.batch(src, tgt))
-        )
+        model = translator.models[0]
+        attention = word_attention(model, attention_weights(model, translator.batch(src, tgt)))
         if attention is None:
             raise DragomanError("this model has no attention to align with (model.attention=none)")
         matrices = attention.float().cpu().numpy()

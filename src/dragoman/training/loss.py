@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dragoman.models.fast.linear import aligned, product
+from dragoman.models.fast import aligned, product
 from dragoman.models.seq2seq import Seq2Seq
 
 # Rows whose logits are held at a time: the widest tensors of a step are (CHUNK, V). So few stay in
@@ -56,7 +56,7 @@ def sequence_loss(model: Seq2Seq, states_ND: Tensor, targets_N: Tensor, smoothin
     """Return the summed loss of decoder states at the real target positions."""
     parts = [
         smoothed_nll(model.project(states[0]), targets[0], smoothing)
-        for states, targets in zip(_chunks(states_ND[None]), _chunks(targets_N[None]), strict=True)
+        for states, targets in _chunks(states_ND, targets_N)
     ]
     return _total(parts)
 
@@ -64,11 +64,11 @@ def sequence_loss(model: Seq2Seq, states_ND: Tensor, targets_N: Tensor, smoothin
 @torch.no_grad()
 def target_log_probs(model: Seq2Seq, states_ND: Tensor, targets_N: Tensor) -> Tensor:
     """Return the log-probability (N,) of every target."""
-    parts = []
-    for states, targets in zip(_chunks(states_ND[None]), _chunks(targets_N[None]), strict=True):
-        log_probs = _wide(model.project(states[0])).log_softmax(-1)
-        parts.append(log_probs.gather(1, targets[0][:, None])[:, 0])
-    return torch.cat(parts)
+    parts = [
+        _wide(model.project(states[0])).log_softmax(-1).gather(1, targets[0][:, None])
+        for states, targets in _chunks(states_ND, targets_N)
+    ]
+    return torch.cat(parts)[:, 0]
 
 
 def divergence(first_NV: Tensor, second_NV: Tensor) -> Tensor:
@@ -145,27 +145,23 @@ class _Output:
         self.smoothing, self.r_drop, self.wanted = smoothing, r_drop, states_ND.dtype
         self.passes = 2 if r_drop else 1
         self.divisor = divisor * self.passes
-        self.weights_N = weights_N
+        self.weights = () if weights_N is None else (weights_N,)
 
     @torch.no_grad()
     def run(self) -> tuple[Loss, Tensor]:
         """Return the loss and the states' gradient; leave the layer's on its parameters."""
         gradient_ND = torch.empty_like(self.states_ND)
         weight_grad, bias_grad = torch.zeros_like(self.weight_VD), torch.zeros_like(self.bias_V)
-        # Rows that are compared with each other share a chunk: (passes, n, D) of (passes, N, D).
-        chunks = [_chunks(x.unflatten(0, (self.passes, -1))) for x in (self.states_ND, gradient_ND)]
-        targets = _chunks(self.targets_N.unflatten(0, (self.passes, -1)))
-        weights: tuple[Tensor | None, ...] = (None,) * len(targets)
-        if self.weights_N is not None:
-            weights = _chunks(self.weights_N[None])
-        buffer = self.states_ND.new_empty(targets[0].numel(), len(self.bias_V))
+        rows = (self.states_ND, gradient_ND, self.targets_N, *self.weights)
+        chunks = _chunks(*rows, passes=self.passes)
+        buffer = self.states_ND.new_empty(chunks[0][2].numel(), len(self.bias_V))
         parts = []
-        for chunk, gradient, target, weight in zip(*chunks, targets, weights, strict=True):
+        for chunk, gradient, target, *weights in chunks:
             x = chunk.flatten(0, 1)
             logits = product(x, self.weight_VD, self.bias_V, out=buffer[: len(x)])
             loss, wrong = self._backward(logits, x, target.flatten())
             parts.append(loss)
-            if weight is not None:
+            for weight in weights:  # one, or none
                 wrong.mul_(weight.view(-1, 1))
             weight_grad.addmm_(wrong.t(), x)  # oneDNN would write a new sum every time
             gradient.copy_(product(wrong, self.weight_VD.t()).view_as(gradient))
@@ -216,11 +212,15 @@ def _divergence_gradient(first_NV: Tensor, second_NV: Tensor) -> Tensor:
     return torch.cat([p * (apart - forth) + p - q, q - p - q * (apart + back)]) / 2
 
 
-def _chunks(rows: Tensor) -> tuple[Tensor, ...]:
-    """Split (passes, N, ...); a GPU has no such cache, and rather does more at a time."""
-    most = CHUNK if rows.device.type == "cpu" else 32 * CHUNK
-    parts: tuple[Tensor, ...] = rows.split(max(1, most // rows.shape[0]), 1)
-    return parts
+def _chunks(*tables: Tensor, passes: int = 1) -> list[tuple[Tensor, ...]]:
+    """Return views (passes, n, ...) of a few rows at a time of tables (passes * N, ...).
+
+    Rows that are compared with each other share a chunk. A GPU has no such cache, and rather does
+    more at a time.
+    """
+    most = CHUNK if tables[0].device.type == "cpu" else 32 * CHUNK
+    apart = [table.unflatten(0, (passes, -1)) for table in tables]
+    return list(zip(*(x.split(max(1, most // passes), 1) for x in apart), strict=True))
 
 
 def _total(parts: list[Loss]) -> Loss:

@@ -19,21 +19,20 @@ def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Decay matrices, not biases and norms (Loshchilov and Hutter 2019 leave this open)."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
-    return [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    decayed = {"params": matrices, "weight_decay": config.weight_decay}
+    return [decayed, {"params": others, "weight_decay": 0.0}]
+
+
+def _adams(c: TrainConfig) -> dict[str, Any]:
+    return {"lr": c.lr, "betas": (c.beta1, c.beta2), "eps": c.eps, "fused": True}
 
 
 def _adam(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        _groups(model, config),
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=True,
-    )
+    return torch.optim.Adam(_groups(model, config), **_adams(config))
+
+
+def _adamw(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(_groups(model, config), **_adams(config))
 
 
 def _sgd(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -92,9 +91,8 @@ class Muon(torch.optim.AdamW):
         for p in parameters:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-        gradients, momenta = zip(
-            *((p.grad, self.state[p]["momentum"]) for p in parameters), strict=True
-        )
+        gradients = [p.grad for p in parameters]
+        momenta = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["scale"] * group["weight_decay"])
@@ -126,15 +124,12 @@ def _muon(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     tables = [p for p in matrices["params"] if id(p) not in weights]
     scale = 1.0 if config.muon_lr is None else config.muon_lr / config.lr
     hidden = {"params": list(weights.values()), "momentum": config.muon_momentum, "scale": scale}
-    groups = [{**matrices, **hidden}, {**matrices, "params": tables}, others]
-    return Muon(
-        groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
-    )
+    return Muon([{**matrices, **hidden}, {**matrices, "params": tables}, others], **_adams(config))
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, TrainConfig], torch.optim.Optimizer]] = {
     "adam": _adam,
-    "adamw": _adam,
+    "adamw": _adamw,
     "muon": _muon,
     "sgd": _sgd,
 }
@@ -161,26 +156,23 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, path: Pat
         name, _, slot = key.rpartition("/")
         slots.setdefault(name, {})[slot] = tensor
     parameters = dict(model.named_parameters())
-    orthogonalised = {
-        id(p) for group in optimizer.param_groups if "scale" in group for p in group["params"]
-    }
+    if strange := slots.keys() - parameters.keys():
+        raise DragomanError(f"{path}: not the optimiser of this model: unexpected {min(strange)}")
+    moved = {id(p) for group in optimizer.param_groups if "scale" in group for p in group["params"]}
     usual: dict[bool, set[str]] = {True: set(), False: set()}
-    for name, parameter in parameters.items():
-        usual[id(parameter) in orthogonalised] |= slots.get(name, {}).keys()
+    for name, state in slots.items():
+        usual[id(parameters[name]) in moved] |= state.keys()
     for name, parameter in parameters.items():
         state = slots.get(name, {})
         # All of a kind have the same slots, of their own shape but for scalars such as the step.
-        if state.keys() != usual[id(parameter) in orthogonalised] or any(
+        if state.keys() != usual[id(parameter) in moved] or any(
             t.shape not in (parameter.shape, ()) for t in state.values()
         ):
             raise DragomanError(f"{path}: not the optimiser of this model: {name} does not fit")
-    for name, state in slots.items():
-        if name not in parameters:
-            raise DragomanError(f"{path}: not the optimiser of this model: unexpected {name}")
-        device = parameters[name].device
-        optimizer.state[parameters[name]] = {
-            slot: value.clone().to(device) for slot, value in state.items()
-        }
+        if state:
+            optimizer.state[parameter] = {
+                slot: value.clone().to(parameter.device) for slot, value in state.items()
+            }
 
 
 def clip_gradients(model: nn.Module, largest: float) -> Tensor:
@@ -188,10 +180,9 @@ def clip_gradients(model: nn.Module, largest: float) -> Tensor:
 
     Pascanu et al. 2013, algorithm 1.
     """
-    own = list(model.parameters())
-    norm = torch.nn.utils.get_total_norm([p.grad for p in own if p.grad is not None])
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     if largest and float(norm) > largest:  # most often it is not: that spares a pass over all
-        torch.nn.utils.clip_grads_with_norm_(own, largest, norm)
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), largest, norm)
     return norm
 
 

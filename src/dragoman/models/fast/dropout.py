@@ -8,6 +8,8 @@ expectation is unbiased.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -57,10 +59,10 @@ class _Dropout(torch.autograd.Function):
         return kept, grad if ctx.needs_input_grad[1] else None, None
 
 
-def dropout(x: Tensor, p: float, training: bool = True, residual: Tensor | None = None) -> Tensor:
+def drop(x: Tensor, p: float, training: bool = True, residual: Tensor | None = None) -> Tensor:
     """Zero elements with probability ``p`` and scale the rest by 1 / (1 - p) while training.
 
-    With ``residual`` (of the same shape) return residual + dropout(x), in one pass.
+    With ``residual`` (of the same shape) return residual + drop(x), in one pass.
     """
     if training and p > 0.0 and x.device.type == "cpu":
         out: Tensor = _Dropout.apply(x, residual, p)  # type: ignore[no-untyped-call]
@@ -85,9 +87,11 @@ class _ReluDropout(torch.autograd.Function):
         return torch.ops.aten.threshold_backward(grad, out, 0).mul_(ctx.scale), None
 
 
-def relu_dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
-    """Return dropout(relu(x)), drawn as ``dropout`` does, in fewer passes."""
-    if training and p > 0.0 and x.device.type == "cpu":
+def activate_and_drop(
+    activation: Callable[[Tensor], Tensor], x: Tensor, p: float, training: bool = True
+) -> Tensor:
+    """Return drop(activation(x)), after ``F.relu`` in fewer passes."""
+    if activation is F.relu and training and p > 0.0 and x.device.type == "cpu":
         out: Tensor = _ReluDropout.apply(x, p)  # type: ignore[no-untyped-call]
         return out
-    return dropout(F.relu(x), p, training)
+    return drop(activation(x), p, training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ class _Packed(torch.autograd.Function):
         return d_x, grad.t() @ x, (grad.new_ones(1, len(grad)) @ grad)[0]
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return x W^T + b, (..., D) -> (..., E)."""
     rows = x.numel() // x.shape[-1]
     if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
@@ -79,7 +80,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., D) to (..., E)."""
-        return linear(x, self.weight, self.bias)
+        return affine(x, self.weight, self.bias)
 
 
 def aligned(layer: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -90,3 +91,12 @@ def aligned(layer: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     more = -layer.out_features % MULTIPLE
     weight = F.pad(layer.weight.detach().to(dtype), (0, 0, 0, more))
     return weight, F.pad(layer.bias.detach().to(dtype), (0, more), value=-torch.inf)
+
+
+def guesser(layer: nn.Linear, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Return the output layer as a function (N, D) -> (N, V rounded up) without gradients.
+
+    It is made of today's weights: ask for a new one once they have changed.
+    """
+    weight, bias = aligned(layer, dtype)
+    return lambda x: product(x, weight, bias)

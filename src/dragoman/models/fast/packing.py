@@ -5,6 +5,8 @@ Shapes: B batch, L longest sentence rounded up, N real tokens, P parts, H heads,
 Everything in a Transformer but attention looks at one token at a time, so it can run on the real
 tokens alone, (N, D). Attention wants sentences side by side, head by head: ``heads`` takes the rows
 there and ``merge`` takes them back, each by copying pieces of width A once.
+
+``Packing`` has the calls of ``attention.Grid`` and takes its place.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dragoman.data.batching import length_mask
+from dragoman.data.batching import Batch, length_mask
 
 # A softmax over rows of whole vector registers is ten times as fast on a CPU as over ragged ones.
 MULTIPLE = 8
@@ -23,6 +25,8 @@ MULTIPLE = 8
 class Packing:
     """Where the real tokens of a batch stand in its grid (B, L)."""
 
+    weights = None  # of attention: with padding left out there is no picture of them
+
     def __init__(self, lengths_B: Tensor) -> None:
         longest = -int(lengths_B.max()) // MULTIPLE * -MULTIPLE
         self.mask_BL = length_mask(lengths_B, longest)
@@ -30,6 +34,22 @@ class Packing:
         self.rows_N = cells // longest  # which sentence
         self.places_N = cells % longest  # where in it
         self._made: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def mask(self, lengths_B: Tensor, longest: int) -> Tensor:
+        """Return True at real positions, (B, L)."""
+        return self.mask_BL
+
+    def pick(self, grid_BT: Tensor) -> Tensor:
+        """Return the real ones of a grid of tokens, (N,)."""
+        return grid_BT[self.rows_N, self.places_N]
+
+    def along(self, vectors_LD: Tensor) -> Tensor:
+        """Return the vector of each token's place, (N, D)."""
+        return vectors_LD[self.places_N]
+
+    def real(self, states_ND: Tensor, batch: Batch) -> Tensor:
+        """Return the states at the batch's real targets: here there are no others."""
+        return states_ND
 
     def _indices(self, parts: int, num_heads: int) -> tuple[Tensor, Tensor]:
         """Return where pieces of width A come from and go to.
@@ -75,6 +95,17 @@ class Packing:
         _, back = self._indices(parts, num_heads)
         pieces = grids_PBHLA.reshape(-1, width).index_select(0, back)
         return pieces.view(-1, parts * num_heads * width)
+
+
+def pack(lengths_B: Tensor) -> Packing | None:
+    """Return how to leave padding out, or None where grids are better.
+
+    A GPU would have to wait for the number of tokens, and does grids of one shape faster; a
+    compiler would have to compile for every number of tokens.
+    """
+    if lengths_B.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    return Packing(lengths_B)
 
 
 class _Heads(torch.autograd.Function):

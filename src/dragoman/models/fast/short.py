@@ -13,8 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dragoman.models.fast.dropout import draw, keep, keep_mask
+
+# Keys up to which matrix products beat the fused kernel on a CPU.
+SHORT = 64
 
 
 def hiding(mask: Tensor, scores: Tensor) -> Tensor:
@@ -96,3 +100,18 @@ def short_attention(
     """
     out: Tensor = _Short.apply(query_BHTA, keys_BHSA, values_BHSA, mask, dropout)  # type: ignore[no-untyped-call]
     return out
+
+
+def scaled_dot_attention(
+    query_BHTA: Tensor,
+    keys_BHSA: Tensor,
+    values_BHSA: Tensor,
+    mask: Tensor | None,
+    dropout: float = 0.0,
+) -> Tensor | None:
+    """Return the context (B, H, T, A) from the quickest kernel, or None where none is quicker."""
+    if query_BHTA.device.type != "cpu" or keys_BHSA.shape[2] > SHORT:
+        return F.scaled_dot_product_attention(query_BHTA, keys_BHSA, values_BHSA, mask, dropout)
+    if torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+        return short_attention(query_BHTA, keys_BHSA, values_BHSA, mask, dropout)
+    return None
