@@ -231,7 +231,6 @@ def batches(overrides: list[str], folder: Path) -> dict[str, Any]:
     """Return a digest of the pair numbers of the first batches, and the first three batches."""
     trainer = Trainer(*compose(folder, overrides), Ranks())
     buckets = trainer.stream.take(BATCHES)
-    trainer.board.close()
     rows = [" ".join(map(str, bucket.pairs.tolist())) for bucket in buckets]
     return {
         "epochs": buckets[-1].epoch + 1,

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from dragoman import __version__, commands
 from dragoman.config import Config
-from dragoman.errors import DragomanError
+from dragoman.errors import DragomanError, say
 from dragoman.plugins import from_arguments
 from dragoman.runs import run_of
 
@@ -23,7 +23,7 @@ FAILED = 2
 
 def report(problem: BaseException) -> int:
     """Print an error as one line; return the exit code."""
-    print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+    say(f"error: {' '.join(str(problem).split())}")
     return FAILED
 
 
@@ -42,7 +42,7 @@ def _count(text: str) -> int:
 
 
 def _warn(message: Any, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    say(f"warning: {message}")
 
 
 def run_training(config: Config, experiment: str | None) -> int:
@@ -55,10 +55,10 @@ def run_training(config: Config, experiment: str | None) -> int:
     except DragomanError as problem:
         return report(problem)
     except Stopped as stop:
-        print(f"{stop}; the same command goes on from there", file=sys.stderr)
+        say(f"{stop}; the same command goes on from there")
         return 128 + stop.number
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        say("interrupted; the same command goes on from the last checkpoint")
         return 128 + signal.SIGINT
     return 0
 

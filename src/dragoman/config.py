@@ -327,6 +327,7 @@ class LogConfig:
 
     every: int = key(50, "steps between log lines and TensorBoard points", low=1, free=True)
     tensorboard: bool = key(True, "write TensorBoard logs", free=True)
+    trackers: list[str] = key([], "further trackers to tell, those of plug-ins", free=True)
     samples: int = key(5, "sentences translated at every validation", low=0, free=True)
     figures: bool = key(True, "draw attention heat maps at every validation", free=True)
     graph: bool = key(True, "write the model graph", free=True)

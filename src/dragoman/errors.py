@@ -1,9 +1,15 @@
-"""The one exception that is meant for the user."""
+"""The one exception that is meant for the user, and how lines reach the user's terminal."""
 
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+# Control characters, whatever breaks a line or turns its direction, and halves of characters.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class DragomanError(Exception):
@@ -26,8 +32,20 @@ def one_of(accepted: Iterable[str]) -> str:
 
 
 def visible(text: str) -> str:
-    """Return text for a terminal, its control characters shown as escapes: ``\\x1b``."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Return text of unknown origin with its control characters written out, ``\\x1b`` for escape.
+
+    A terminal obeys them otherwise, and a line break would make two lines of one.
+    """
+    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: str) -> None:
+    """Print a line on standard error, or nothing where it cannot be written.
+
+    The reader may have gone (``| head``), or the terminal: no message is worth a run.
+    """
+    with suppress(Exception):
+        print(visible(text), file=sys.stderr, flush=True)
 
 
 def check_known(word: str, accepted: Sequence[str], lacking: str) -> None:

@@ -13,6 +13,7 @@ An exported run (``dragoman export --format dragoman``) is a folder that is its 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -252,6 +253,43 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             if isinstance(entry, dict) and isinstance(entry.get("step"), int):
                 found.append(entry)
     return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(checkpoint: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a checkpoint but ``state.json``, which holds them."""
+    files = (path for path in sorted(checkpoint.iterdir()) if path.name != "state.json")
+    return {path.name: _sha256(path) for path in files}
+
+
+def verify(checkpoint: Path, weights: str | None = None) -> None:
+    """Compare the files of a checkpoint with the digests in its state; older ones have none.
+
+    With ``weights``, the name of a file, only this one and those of the tokenizer are read.
+
+    Raises:
+        DragomanError: naming the file that is not what was saved, and a checkpoint to take instead.
+    """
+    saved = read_state(checkpoint).get("digests", {})
+    for name, digest in saved.items() if isinstance(saved, dict) else ():
+        path, whole = checkpoint / name, False
+        if weights not in (None, name) and path.suffix in (".safetensors", ".yaml"):
+            continue
+        with suppress(OSError):
+            whole = _sha256(path) == digest
+        if whole:
+            continue
+        run, advice = Run(checkpoint.parent), "take another copy of it"
+        if others := [step for step in run.steps() if f"step-{step}" != checkpoint.name]:
+            advice = (
+                f"--checkpoint step-{others[-1]} names another checkpoint, and training goes on "
+                f"from that one after `echo step-{others[-1]} > {run.folder / 'last'}`"
+            )
+        raise DragomanError(f"{path}: is missing or damaged: not what was saved there; {advice}")
 
 
 # Grows when a checkpoint written by an older version would be read wrongly.

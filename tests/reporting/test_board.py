@@ -19,7 +19,6 @@ from tensorboard.backend.event_processing import (
     event_file_loader,
     plugin_event_multiplexer,
 )
-from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
 from dragoman.errors import DragomanError
@@ -76,7 +75,6 @@ def train(folder: Path, resume: int | None, until: int) -> Board:
             board.scalars(step, {"valid/bleu": step})
             board.text(step, "samples", f"translation at {step}")
             board.figure(step, "attention", picture())
-    board.flush()
     return board
 
 
@@ -125,8 +123,7 @@ def test_a_new_start_without_a_checkpoint_drops_what_was_there(tmp_path):
 def test_tensorboard_that_watches_sees_one_history_too(tmp_path, monkeypatch):
     # The name of an event file carries the second it was made in; a real resume takes longer.
     seconds = itertools.count(1_700_000_000)
-    clock = SimpleNamespace(time=lambda: next(seconds))
-    monkeypatch.setattr(event_file_writer, "time", clock)
+    monkeypatch.setattr(board_module, "time", SimpleNamespace(time=lambda: next(seconds)))
     train(tmp_path, None, 12)
     watching = event_accumulator.EventAccumulator(str(tmp_path), size_guidance=PLENTY).Reload()
     assert len(watching.Scalars("train/loss")) == 12
@@ -156,7 +153,6 @@ def test_a_half_written_last_record_is_left_out(tmp_path):
 def test_a_clock_set_back_does_not_mix_up_the_history(tmp_path, monkeypatch):
     for second, resume in ((2_000_000_000, None), (1_900_000_000, 4), (2_000_000_000, 6)):
         clock = SimpleNamespace(time=lambda second=second: second)
-        monkeypatch.setattr(event_file_writer, "time", clock)
         monkeypatch.setattr(board_module, "time", clock)
         train(tmp_path, resume, (resume or 0) + 4)
     monkeypatch.undo()
@@ -173,21 +169,20 @@ def test_other_files_in_the_folder_stay(tmp_path):
     assert not (tmp_path / "history.tmp").exists()
 
 
-def test_a_process_really_killed(tmp_path):
+def test_a_process_really_killed_loses_no_point(tmp_path):
     script = f"""
 import os, signal
-from dragoman.reporting import board as board_module
+from pathlib import Path
 from dragoman.reporting.board import Board
-board = Board({str(tmp_path)!r})
+board = Board(Path({str(tmp_path)!r}))
 for step in range(1, 8):
     board.scalars(step, {{"loss": step}})
-    if step == 5:
-        board.flush()
 assert "matplotlib.pyplot" not in __import__("sys").modules
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
+    assert every_step(tmp_path) == {"loss": [1, 2, 3, 4, 5, 6, 7]}
     board = Board(tmp_path, resume_step=5)
     board.scalars(6, {"loss": 6})
     board.close()
@@ -282,17 +277,18 @@ def test_a_model_that_cannot_be_traced_costs_one_line(tmp_path, caplog, capfd):
     assert every_step(tmp_path) == {"loss": [1]}
 
 
-def test_a_disabled_board_writes_nothing(tmp_path):
-    folder = tmp_path / "logs"
-    board = Board(folder, enabled=False)
-    board.scalars(1, {"loss": 1.0})
-    board.text(1, "a", "b")
-    board.figure(1, "c", picture())
-    board.hparams({"a": 1}, {"b": 2.0})
-    board.graph(nn.Linear(1, 1), torch.zeros(1, 1))
-    board.flush()
-    board.close()
-    assert not folder.exists()
+@pytest.mark.parametrize("call", ["scalars", "text", "graph", "hparams"])
+def test_a_full_disk_is_found_by_the_call_that_fills_it(call, tmp_path):
+    board = Board(tmp_path)
+    board._file = open("/dev/full", "wb")  # noqa: SIM115
+    values = {
+        "scalars": (1, {"train/loss": 1.0}),
+        "text": (1, "samples", "text"),
+        "graph": (nn.Linear(1, 1), torch.zeros(1, 1)),
+        "hparams": ({"lr": 0.5}, {"bleu": 1.0}),
+    }
+    with pytest.raises(OSError, match="No space"):
+        getattr(board, call)(*values[call])
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
@@ -314,5 +310,5 @@ def test_profiler_records_the_steps_asked_for(tmp_path):
 
 def test_no_profiler_for_no_steps(tmp_path):
     with profiler(tmp_path, 0) as recording:
-        recording.step()
+        assert recording is None
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
+import struct
+import termios
 
 import pytest
 
@@ -92,6 +97,42 @@ def test_a_terminal_gets_a_bar_with_figures_and_whole_messages():
         assert part in last
     assert "step 150" not in out
     assert out.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "bar"), [(24, 80, True), (0, 80, False), (24, 0, False), (0, 0, False)]
+)
+def test_a_terminal_without_room_gets_plain_lines(rows, columns, bar):
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with os.fdopen(slave, "w") as stream, Progress(2, every=1, stream=stream) as progress:
+        progress.update(1, loss=2.0)
+        said = os.read(master, 4096).decode()
+    os.close(master)
+    assert ("step 1/2  loss 2.000" in said) != bar
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("problem", [BrokenPipeError(32, "Broken pipe"), OSError(5, "I/O error"),
+                                     ValueError("I/O operation on closed file")])  # fmt: skip
+def test_no_message_is_worth_a_run(problem, terminal):
+    class Gone(Terminal if terminal else io.StringIO):
+        gone = False
+
+        def write(self, text):
+            if self.gone:
+                raise problem
+            return super().write(text)
+
+    stream = Gone()
+    with Progress(20, every=1, stream=stream) as progress:
+        progress.update(1, loss=2.0)
+        stream.gone = True
+        progress.message("saved step-5")
+        for step in range(2, 21):
+            progress.update(step, loss=2.0)
+    assert ("0%" if terminal else "step 1/20") in stream.getvalue()
+    assert "saved" not in stream.getvalue()
 
 
 def test_messages_are_lines_of_their_own_in_a_log():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -16,6 +18,8 @@ import torch
 
 import tinyruns
 from dragoman import files
+from dragoman.cli import run_training
+from dragoman.decoding.translator import load_translator
 from dragoman.errors import DragomanError
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.runs import Run, read_state
@@ -376,10 +380,9 @@ def test_killed_while_it_averages_a_run_ends_the_same(
         tinyruns.config(home, checkpoint_dir=str(tmp_path / "whole"), **AVERAGED)
     )
     config = tinyruns.config(home, checkpoint_dir=str(tmp_path / "killed"), **AVERAGED)
-    for moment in ("average", "hparams"):  # before it is scored, and before it is saved
+    for moment in ("average", "settings.fixed_keys"):  # before it is scored, before it is saved
         with monkeypatch.context() as patch:
-            place = trainer_module if moment == "average" else trainer_module.Board
-            patch.setattr(place, moment, lambda *_: 1 / 0)
+            patch.setattr(f"dragoman.training.trainer.{moment}", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 tinyruns.train_run(config)
     run = tinyruns.train_run(config)
@@ -388,6 +391,8 @@ def test_killed_while_it_averages_a_run_ends_the_same(
         assert mine.read_bytes() == other.read_bytes(), name
     states = [read_state(r.checkpoint("best")) for r in (run, whole)]
     assert [state.pop("seconds") > 0 for state in states] == [True, True]
+    for state in states:
+        state.pop("digests")  # the configs name their folders
     assert states[0] == states[1]
     assert len(averages(run)) == len(averages(whole)) == 1
     tinyruns.train_run(config)  # there is nothing left to do
@@ -416,7 +421,7 @@ def test_a_longer_run_begins_without_the_average_of_the_shorter(
     config.train.max_steps = 8
     with monkeypatch.context() as patch:  # the very next gradient is not a number
         patch.setattr(trainer_module, "clip_gradients", lambda *_: torch.tensor(torch.nan))
-        with pytest.raises(DragomanError, match="step 7: the gradient norm is nan"):
+        with pytest.raises(DragomanError, match="gradient norm of step 7 is nan"):
             tinyruns.train_run(config)
     assert (run.folder / "step-6" / "average.safetensors").read_bytes() == weights
     seen = []
@@ -452,14 +457,63 @@ def test_a_run_goes_on_with_the_vocabulary_that_it_has(
     assert again.tokenizers[0].fingerprint() == made.tokenizers[0].fingerprint()
 
 
-def test_a_rate_that_will_be_nothing_is_told(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def saved(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with two checkpoints, and all the files that one can have."""
+    options = {**AVERAGED, "train__ema_decay": 0.9, "train__max_steps": 4}
+    folder = str(tmp_path_factory.mktemp("saved"))
+    return tinyruns.train_run(tinyruns.config(home, checkpoint_dir=folder, **options))
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", sorted({*FILES, "average.safetensors"} - {"state.json"}))
+@pytest.mark.parametrize("damage", [flip, Path.unlink], ids=["flipped", "removed"])
+def test_damage_is_refused_by_file_name_and_the_advice_works(
+    damage: Callable[[Path], None],
+    name: str,
+    home: Path,
+    saved: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for floor, told in ((0.0, True), (1e-4, False)):
-        options = {"train__max_steps": 4, "train__schedule_steps": 3, "train__warmup_steps": 1}
-        config = tinyruns.config(
-            home, checkpoint_dir=str(tmp_path / str(floor)), train__min_lr=floor, **options
-        )
-        tinyruns.train_run(config)
-        said = "after step 3 the learning rate is 0" in capsys.readouterr().err
-        assert said == told
+    run = Run(tmp_path / "run")
+    shutil.copytree(saved.folder, run.folder)
+    damage(run.folder / "step-4" / name)
+    options = {**AVERAGED, "train__ema_decay": 0.9, "train__max_steps": 5}
+    config = tinyruns.config(home, checkpoint_dir=str(tmp_path), **options)
+    assert run_training(config, None) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"run/step-4/{name}: is missing or damaged" in error
+    assert "--checkpoint step-2 names another" in error
+    # Translating reads the tokenizer and the weights that were scored.
+    if name in ("tokenizer.model", "ema.safetensors"):
+        with pytest.raises(DragomanError, match=f"{name}: is missing or damaged"):
+            load_translator([run], "last", "ema", "cpu")
+        load_translator([run], "step-2", "ema", "cpu")
+    elif name != "config.yaml":
+        load_translator([run], "last", "ema", "cpu")
+    command = re.search(r"`(.+)`", error)
+    assert command is not None
+    subprocess.run(command[1], shell=True, check=True)
+    assert run_training(config, None) == 0
+    assert run.checkpoint("last").name == "step-5"
+
+
+def test_checkpoints_without_digests_are_accepted(home: Path, saved: Run, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(saved.folder, run.folder)
+    path = run.folder / "step-4" / "state.json"
+    state = json.loads(path.read_text())
+    assert state["digests"].keys() == {*FILES, "average.safetensors"} - {"state.json"}
+    del state["digests"]
+    path.write_text(json.dumps(state))
+    load_translator([run], "last", device="cpu")
+    options = {**AVERAGED, "train__ema_decay": 0.9, "train__max_steps": 5}
+    tinyruns.train_run(tinyruns.config(home, checkpoint_dir=str(tmp_path), **options))
+    assert run.checkpoint("last").name == "step-5"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 import tinyruns
 from dragoman.compose import compose_config
 from dragoman.models.weights import read_tensors
+from dragoman.runs import Run, read_state
 from dragoman.training.distributed import Ranks, local_device
 
 STEPS = 6
@@ -89,3 +93,113 @@ def test_every_rank_takes_its_own_gpu(monkeypatch) -> None:  # type: ignore[no-u
     assert local_device(torch.device("cpu")) == torch.device("cpu")
     monkeypatch.delenv("LOCAL_RANK")  # no torchrun
     assert local_device(torch.device("cuda")) == torch.device("cuda", 0)
+
+
+# Trains as train.py does, and takes its time to save; argument 1 is a folder for marks.
+SLOW = """
+import os, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from dragoman.cli import run_training
+from dragoman.compose import compose_config
+from dragoman.training import trainer
+
+marks, configs, *words = sys.argv[1:]
+save, step = trainer.save_checkpoint, trainer.Trainer.step
+
+def slow(*arguments):
+    Path(marks, "saving").touch()
+    time.sleep(1.5)
+    save(*arguments)
+    Path(marks, "saved").touch()
+
+def noted(made, buckets):
+    found = step(made, buckets)
+    Path(marks, f"rank{made.ranks.rank}-{os.getpid()}").touch()
+    return found
+
+trainer.save_checkpoint, trainer.Trainer.step = slow, noted
+sys.exit(run_training(compose_config(Path(configs), words)[0], None))
+"""
+
+
+class Pair:
+    """Two ranks that train, under ``torchrun``."""
+
+    def __init__(self, home: Path, words: list[str]) -> None:
+        self.marks = home / f"marks-{len(list(home.glob('marks-*')))}"
+        self.marks.mkdir()
+        (home / "slow.py").write_text(SLOW)
+        self.process = tinyruns.start(
+            *("-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--master-addr", "127.0.0.1", "--master-port", str(free_port())),
+            *(str(home / "slow.py"), str(self.marks), str(tinyruns.CONFIGS), *words),
+            cwd=home,
+        )
+
+    def wait_for(self, mark: str) -> Path:
+        patience = time.monotonic() + 120
+        while not (found := list(self.marks.glob(mark))):
+            assert self.process.poll() is None, self.process.communicate()[1]
+            assert time.monotonic() < patience
+            time.sleep(0.01)
+        return found[0]
+
+    def kill(self, rank: int, number: int) -> None:
+        os.kill(int(self.wait_for(f"rank{rank}-*").name.rpartition("-")[2]), number)
+
+    def said(self) -> str:
+        return self.process.communicate(timeout=120)[1]
+
+
+@pytest.fixture(scope="module")
+def pair_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("pair")
+    tinyruns.write_pairs(home / "text")
+    return home
+
+
+def words_of(home: Path, name: str, steps: int = 400) -> list[str]:
+    options = {"train__max_steps": steps, "train__validate_every": 500, "run_name": name,
+               "train__checkpoint_every": 500, "log__tensorboard": False}  # fmt: skip
+    return tinyruns.overrides(home, tinyruns.RNN, **options)
+
+
+def test_two_ranks_stopped_while_saving_takes_long_and_resumed(pair_home: Path) -> None:
+    """Rank 0 alone is told; torchrun would end it as soon as the other one had left."""
+    name = "stopped"
+    first = Pair(pair_home, words_of(pair_home, name))
+    first.kill(0, signal.SIGTERM)
+    first.wait_for("saving")
+    first.kill(0, signal.SIGTERM)  # again, as torchrun does: nothing is given up
+    said = first.said()
+    assert (first.marks / "saved").exists()
+    assert said.count("saved; the same command goes on from there") == 2
+    assert first.process.returncode != 0
+    run = Run(pair_home / "checkpoints" / name)
+    step = read_state(run.checkpoint("last"))["step"]
+    assert step < 400
+    # Ended a little later, it is where two ranks come that nobody disturbed.
+    for words in (words_of(pair_home, name, step + 3), words_of(pair_home, "whole", step + 3)):
+        done = tinyruns.call(
+            *("-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--master-addr", "127.0.0.1", "--master-port", str(free_port()), "train.py"),
+            *words,
+            cwd=tinyruns.ROOT,
+        )
+        assert done.returncode == 0, done.stderr
+    whole = Run(pair_home / "checkpoints" / "whole")
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        ends = [(r.folder / f"step-{step + 3}" / file).read_bytes() for r in (run, whole)]
+        assert ends[0] == ends[1]
+
+
+def test_a_rank_killed_for_good_costs_the_other_one_line(pair_home: Path) -> None:
+    ranks = Pair(pair_home, words_of(pair_home, "killed"))
+    ranks.wait_for("rank0-*")
+    ranks.kill(1, signal.SIGKILL)
+    said = ranks.said()
+    assert said.count("error: another rank has ended") == 1
+    assert "gloo" not in said
+    assert "[rank" not in said  # how PyTorch marks the lines of a rank's traceback

@@ -65,6 +65,11 @@ class Case:
         }
         return tinyruns.overrides(self.home, self.model, **options)
 
+    def check_weights(self, run: Run) -> None:
+        for name in ("model.safetensors", "optimizer.safetensors"):
+            ends = [r.folder / f"step-{STEPS}" / name for r in (run, self.undisturbed)]
+            assert ends[0].read_bytes() == ends[1].read_bytes()
+
     def check(self, run: Run) -> None:
         """Compare everything that a run leaves with what the undisturbed one left."""
         folder = self.undisturbed.folder / f"step-{STEPS}"
@@ -180,8 +185,33 @@ def test_sigterm_saves_and_the_same_command_goes_on(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", ["rnn"], indirect=True)
-def test_ctrl_c_saves_and_the_same_command_goes_on(case: Case) -> None:
-    stop_politely(case, signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hangup"])
+def test_other_signals_save_and_the_same_command_goes_on(
+    case: Case, number: signal.Signals
+) -> None:
+    stop_politely(case, number)
+
+
+@pytest.mark.parametrize("case", ["rnn"], indirect=True)
+def test_ctrl_c_saves_though_the_reader_of_the_output_has_gone(case: Case) -> None:
+    """As in ``train.py 2>&1 | tee log``, where Ctrl-C ends tee too, or ``| head -1``."""
+    words = case.overrides("unread", train__checkpoint_every=STEPS, train__validate_every=STEPS)
+    config = case.config("unread", train__checkpoint_every=STEPS, train__validate_every=STEPS)
+    run = tinyruns.run_of(config)
+    process = tinyruns.start("train.py", *words, cwd=tinyruns.ROOT)
+    assert process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr.readline()
+    process.stderr.close()
+    process.stdout.close()
+    log = run.folder / "train.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    process.wait(120)
+    assert 3 <= last_step(run) < STEPS
+    assert finish(config) == 0
+    case.check_weights(run)
 
 
 def stop_politely(case: Case, number: signal.Signals) -> None:
@@ -194,9 +224,7 @@ def stop_politely(case: Case, number: signal.Signals) -> None:
     stopped_at = last_step(run)
     assert 3 <= stopped_at < STEPS
     assert finish(config) == 0
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        ends = [r.folder / f"step-{STEPS}" / name for r in (run, case.undisturbed)]
-        assert ends[0].read_bytes() == ends[1].read_bytes()
+    case.check_weights(run)
     assert [step for step, kind, _ in figures(run) if kind == "train"] == [*range(1, STEPS + 1)]
 
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
+import sys
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +20,15 @@ from torch import Tensor
 
 import tinyruns
 from dragoman.cli import run_training
+from dragoman.config import Config
 from dragoman.data.batching import Bucket
 from dragoman.data.resident import ResidentRows
 from dragoman.errors import DragomanError
 from dragoman.models.weights import read_tensors, weights_of
+from dragoman.runs import read_state
 from dragoman.training import trainer as trainer_module
+from dragoman.training.distributed import Ranks
+from dragoman.training.loop import signals
 from dragoman.training.loss import Loss
 from dragoman.training.optimisation import optimizer_tensors
 from dragoman.training.selection import judge
@@ -245,15 +255,26 @@ def test_out_of_memory_in_the_dry_run_is_one_line(
         made.dry_run()
 
 
-def test_out_of_memory_later_is_one_line_too(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("good", [0, 6], ids=["before a checkpoint", "after one"])
+def test_out_of_memory_later_says_what_is_saved(
+    good: int,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def exhausted(*_: Any) -> None:
-        torch.empty(10**15)  # the words of PyTorch's own allocator
+    step = Trainer.step
 
-    monkeypatch.setattr(trainer_module.Trainer, "step", exhausted)
+    def exhausted(made: Trainer, buckets: list[Bucket]) -> dict[str, Tensor]:
+        if made.state.step == good:
+            torch.empty(10**15)  # the words of PyTorch's own allocator
+        return step(made, buckets)
+
+    monkeypatch.setattr(Trainer, "step", exhausted)
     assert run_training(tinyruns.config(home, checkpoint_dir=str(tmp_path)), None) == 2
-    assert "run: out of memory; its last checkpoint" in capsys.readouterr().err.splitlines()[-1]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ("run: out of memory; nothing is saved" in said) == (good == 0)
+    assert ("goes on from the last checkpoint" in said) == (good > 0)
 
 
 def nan_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,23 +288,37 @@ def nan_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "loss_and_gradient", poisoned)
 
 
-def test_a_gradient_that_is_no_number_stops_the_run_after_saving(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def errors(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.parametrize(("every", "sound"), [(3, 3), (1, 4)])
+def test_a_run_that_diverged_keeps_its_last_sound_step_and_its_advice_works(
+    every: int,
+    sound: int,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    config = tinyruns.config(home, checkpoint_dir=str(tmp_path), train__dry_run=False)
+    options = {"train__dry_run": False, "train__checkpoint_every": every}
+    config = tinyruns.config(home, checkpoint_dir=str(tmp_path), **options)
+    config.train.validate_every = 3
     run = tinyruns.run_of(config)
     with monkeypatch.context() as patch:
-        nan_at(4, patch)
+        nan_at(6, patch)
         assert run_training(config, None) == 2
-    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(error) == 1
-    assert error[0].startswith("error: step 4: the gradient norm is nan in the batch of training")
-    assert "saved as step-3" in error[0]
-    assert "lower train.lr" in error[0]
-    assert run.checkpoint("last").name == "step-3"
-    weights = read_tensors(run.folder / "step-3" / "model.safetensors")
-    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
-    # What was saved goes on, once the cause is gone, to where an undisturbed run arrives.
+    (error,) = errors(capsys)
+    assert "run: the gradient norm of step 6 is nan" in error
+    # The weights of step 5 gave no number; those of step 4 did.
+    assert run.checkpoint("last").name == f"step-{sound}"
+    advised = re.search(r"train\.init_from=(\S+)", error)
+    assert advised is not None
+    assert Path(advised[1]) == run.folder / f"step-{sound}"
+    lower = tinyruns.config(home, checkpoint_dir=str(tmp_path), run_name="lower", train__lr=0.001,
+                            train__init_from=advised[1])  # fmt: skip
+    assert run_training(lower, None) == 0
+    # Once the cause is gone, the run itself arrives where an undisturbed one does.
     assert run_training(config, None) == 0
     other = tinyruns.config(home, checkpoint_dir=str(tmp_path / "other"))
     assert run_training(other, None) == 0
@@ -291,23 +326,71 @@ def test_a_gradient_that_is_no_number_stops_the_run_after_saving(
     assert ends[0].read_bytes() == ends[1].read_bytes()
 
 
-def test_an_absurd_learning_rate_is_refused_by_its_gradient(
+def test_the_pairs_of_a_gradient_that_is_no_number_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tinyruns.write_pairs(tmp_path / "text", train=40)
+    for language in ("de", "en"):
+        path = text / f"train.{language}"
+        rows = (f"\x1b[31m{row} {'x' * 90}" for row in path.read_text().splitlines())
+        path.write_text("\n".join(rows) + "\n")
+    nan_at(1, monkeypatch)
+    options = {"train__dry_run": False, "data__max_length": 140}
+    assert run_training(tinyruns.config(tmp_path, **options), None) == 2
+    (error,) = errors(capsys)
+    assert error.count("' - '") == 3
+    assert r"'\x1b[31m" in error
+    assert "xxx...'" in error
+    assert "\x1b" not in error
+    assert "saved" not in error
+    assert "init_from" not in error
+    assert not tinyruns.run_of(tinyruns.config(tmp_path)).has_checkpoint()
+
+
+def test_an_absurd_learning_rate_leaves_nothing_that_is_not_sound(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {"checkpoint_dir": str(tmp_path), "train__warmup_steps": 0, "train__lr": 1e30}
     assert run_training(tinyruns.config(home, **options), None) == 2
-    assert "the gradient norm is" in capsys.readouterr().err.splitlines()[-1]
+    assert "the gradient norm of step 2 is" in errors(capsys)[0]
+    assert not tinyruns.run_of(tinyruns.config(home, **options)).has_checkpoint()
 
 
-def test_at_the_first_step_nothing_is_said_to_be_saved(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_weights_that_are_no_numbers_are_not_saved(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = trainer(home, tmp_path, tinyruns.TRANSFORMER)
-    nan_at(1, monkeypatch)
-    with pytest.raises(DragomanError, match=r"^step 1: the gradient norm is nan") as caught:
-        made.step(made.stream.take(1))
-    assert "saved" not in str(caught.value)
-    assert not made.run.has_checkpoint()
+    step = Trainer.step
+
+    def ruined(made: Trainer, buckets: list[Bucket]) -> dict[str, Tensor]:
+        found = step(made, buckets)
+        if made.state.step == 8:
+            next(made.module.parameters()).data[0] = torch.inf
+        return found
+
+    monkeypatch.setattr(Trainer, "step", ruined)
+    options = {"checkpoint_dir": str(tmp_path), "train__checkpoint_every": 4}
+    config = tinyruns.config(home, **options)
+    assert run_training(config, None) == 2
+    assert "weights of step 8 are not finite" in errors(capsys)[0]
+    assert tinyruns.run_of(config).checkpoint("last").name == "step-5"  # the best
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_validation_without_a_number_ends_the_run_before_it_is_saved(
+    loss: float,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scripted([3.0, loss], monkeypatch)
+    options = {"checkpoint_dir": str(tmp_path), "train__validate_every": 4}
+    config = tinyruns.config(home, train__checkpoint_every=2, **options)
+    assert run_training(config, None) == 2
+    run = tinyruns.run_of(config)
+    assert f"loss on the validation split is {loss} after step 8" in errors(capsys)[0]
+    assert run.checkpoint("last").name == "step-6"
+    assert run.checkpoint("best").name == "step-4"
 
 
 def scripted(losses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,8 +467,7 @@ def test_a_run_that_is_past_its_last_step_is_left_as_it_is(
     for steps in (5, 3):
         options = {"checkpoint_dir": str(tmp_path), "train__max_steps": steps}
         run = tinyruns.train_run(tinyruns.config(home, **options))
-    said = capsys.readouterr().err
-    assert "nothing to do: the run is past train.max_steps=3 at step 5" in said
+    assert "nothing to do: the run is complete at step 5" in capsys.readouterr().err
     assert run.checkpoint("last").name == "step-5"
 
 
@@ -418,3 +500,166 @@ def test_another_number_of_ranks_is_refused(home: Path, tmp_path: Path) -> None:
     made.save()
     with pytest.raises(DragomanError, match="trained by 2 ranks, now there are 1"):
         trainer(home, tmp_path, tinyruns.TRANSFORMER)
+
+
+def stopping_at(steps: set[int], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Send this process a signal as soon as one of the steps is done."""
+    step = Trainer.step
+
+    def note(made: Trainer, buckets: list[Bucket]) -> dict[str, Tensor]:
+        found = step(made, buckets)
+        if made.state.step in steps:
+            os.kill(os.getpid(), number)
+        return found
+
+    monkeypatch.setattr(Trainer, "step", note)
+
+
+@pytest.mark.parametrize("last", [7, 4], ids=["at its step", "before it"])
+@pytest.mark.parametrize("finished", [False, True], ids=["new", "finished once"])
+def test_a_run_that_was_stopped_and_is_ended_there_is_validated(
+    finished: bool, last: int, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def config(steps: int) -> Config:
+        options = {"train__validate_every": 50, "train__checkpoint_every": 50}
+        return tinyruns.config(
+            home, checkpoint_dir=str(tmp_path), train__max_steps=steps, **options
+        )
+
+    run = tinyruns.run_of(config(3))
+    if finished:
+        tinyruns.train_run(config(3))
+    with monkeypatch.context() as patch:
+        stopping_at({7}, patch, signal.SIGTERM)
+        assert run_training(config(20), None) == 128 + signal.SIGTERM
+    assert run.checkpoint("last").name == "step-7"
+    tinyruns.train_run(config(last))
+    validated = [entry["step"] for entry in lines(run.folder) if "validation" in entry]
+    assert validated == ([3, 7] if finished else [7])
+    assert run.checkpoint("best").name in {f"step-{step}" for step in validated}
+    weights = (run.folder / "step-7" / "model.safetensors").read_bytes()
+    # Made longer, it arrives where a run that was never stopped does.
+    tinyruns.train_run(config(9))
+    tinyruns.train_run(
+        tinyruns.config(home, checkpoint_dir=str(tmp_path / "whole"), train__max_steps=9)
+    )
+    whole = tmp_path / "whole" / "run" / "step-9" / "model.safetensors"
+    assert (run.folder / "step-9" / "model.safetensors").read_bytes() == whole.read_bytes()
+    assert weights != whole.read_bytes()
+
+
+def test_signals_are_collected_and_handlers_put_back() -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    with signals(Ranks()) as received:
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGTERM):  # as torchrun does
+            os.kill(os.getpid(), number)
+        assert received == [signal.SIGHUP, signal.SIGTERM, signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_one_of_several_ranks_does_not_give_up_at_a_second_ctrl_c() -> None:
+    """The terminal sends it to every process, and torchrun sends it to every rank again."""
+    with signals(Ranks(0, 2)) as received:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert received == [signal.SIGINT] * 2
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with signals(Ranks()) as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert received == []
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    "problem", [BrokenPipeError(), RuntimeError("reentrant call"), ValueError("closed file")]
+)
+def test_a_signal_is_taken_though_nobody_can_be_told(
+    problem: Exception, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone:
+        def write(self, text: str) -> int:
+            raise problem
+
+        flush = isatty = lambda *_: False
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    stopping_at({3}, monkeypatch, signal.SIGINT)
+    config = tinyruns.config(home, checkpoint_dir=str(tmp_path))
+    assert run_training(config, None) == 128 + signal.SIGINT
+    assert tinyruns.run_of(config).checkpoint("last").name == "step-3"
+
+
+def test_trainings_in_a_thread_and_one_after_another_are_as_in_a_process_of_their_own(
+    home: Path, tmp_path: Path
+) -> None:
+    before = (torch.get_num_threads(), signal.getsignal(signal.SIGTERM), warnings.showwarning)
+    ends = []
+    for name, in_thread in (("first", False), ("second", False), ("thread", True)):
+        config = tinyruns.config(home, checkpoint_dir=str(tmp_path / name), threads=2)
+        work = threading.Thread(target=tinyruns.train_run, args=(config,))
+        (work.start if in_thread else work.run)()
+        if in_thread:
+            work.join()
+        run = tinyruns.run_of(config)
+        assert read_state(run.checkpoint("last"))["threads"] == [2]
+        ends.append((run.checkpoint("last") / "model.safetensors").read_bytes())
+        now = (torch.get_num_threads(), signal.getsignal(signal.SIGTERM), warnings.showwarning)
+        assert now == before
+    assert ends[0] == ends[1] == ends[2]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_data_that_changed_between_two_sessions_are_refused_by_name(
+    split: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tinyruns.write_pairs(tmp_path / "text")
+    config = tinyruns.config(tmp_path, train__max_steps=2)
+    tinyruns.train_run(config)
+    file = text / f"{split}.en"
+    content = file.read_text()
+    file.write_text(content.replace(".", "!", 1))
+    config.train.max_steps = 4
+    assert run_training(config, None) == 2
+    (error,) = errors(capsys)
+    assert f"data.{split} ({split}.{{lang}} in {text}) has changed since this run began" in error
+    file.write_text(content)
+    assert run_training(config, None) == 0
+
+
+def test_an_older_state_takes_the_validation_split_as_it_is(home: Path, tmp_path: Path) -> None:
+    config = tinyruns.config(home, checkpoint_dir=str(tmp_path), train__max_steps=2)
+    run = tinyruns.train_run(config)
+    path = run.checkpoint("last") / "state.json"
+    state = json.loads(path.read_text())
+    was = state["data"].pop("files.val.de-en")
+    path.write_text(json.dumps(state))
+    config.train.max_steps = 4
+    tinyruns.train_run(config)
+    assert read_state(run.checkpoint("last"))["data"]["files.val.de-en"] == was
+
+
+def test_a_rate_that_will_be_nothing_is_told_with_advice_that_works(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"checkpoint_dir": str(tmp_path), "train__max_steps": 6, "train__warmup_steps": 1}
+    run = tinyruns.train_run(tinyruns.config(home, **options, train__schedule_steps=3))
+    said = capsys.readouterr().err
+    assert "after step 3 the learning rate is 0" in said
+    assert f"train.init_from={run.folder}" in said
+    for advice in ({"train__min_lr": 1e-4, "train__schedule_steps": 3},
+                   {"train__schedule_steps": 6}):  # fmt: skip
+        name = "-".join(advice)
+        config = tinyruns.config(
+            home, run_name=name, train__init_from=str(run.folder), **options, **advice
+        )
+        assert run_training(config, None) == 0
+        assert "learning rate is 0" not in capsys.readouterr().err

@@ -21,7 +21,7 @@ from dragoman.decoding.search import Hypothesis, search
 from dragoman.errors import DragomanError
 from dragoman.models.seq2seq import Seq2Seq, build_model
 from dragoman.models.weights import load_weights, read_tensors
-from dragoman.runs import Run, read_state
+from dragoman.runs import Run, read_state, verify
 
 
 class Translation(NamedTuple):
@@ -194,12 +194,16 @@ def same_tokens(mine: Tokenizer, theirs: Tokenizer) -> bool:
     return len(mine) == len(theirs) and mine.tokens(every) == theirs.tokens(every)
 
 
+def _weights_file(weights: str) -> str:
+    return "model.safetensors" if weights == "raw" else f"{weights}.safetensors"
+
+
 def load_model(
     checkpoint: Path, config: Config, vocabularies: tuple[int, int], weights: str
 ) -> nn.Module:
     """Build a checkpoint's model and load one set of its weights (raw, ema or average)."""
     model = build_model(config.model, *vocabularies, seed=0)
-    path = checkpoint / ("model.safetensors" if weights == "raw" else f"{weights}.safetensors")
+    path = checkpoint / _weights_file(weights)
     if weights != "raw" and not path.exists():
         raise DragomanError(f"{checkpoint}: this checkpoint has no {weights} weights")
     load_weights(model, read_tensors(path), path)
@@ -227,6 +231,7 @@ def load_translator(
         folder = run.checkpoint(checkpoint)
         config = settings.load(folder / "config.yaml")
         chosen = weights or str(read_state(folder).get("scored", "raw"))
+        verify(folder, _weights_file(chosen))
         tokenizers = load_tokenizers(folder, config.data.tokenizer)
         if first is None:
             first = (config, *tokenizers)

@@ -6,6 +6,7 @@ precision it is half the size; what it computes in is still float32.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import cast
 
@@ -33,15 +34,19 @@ def export(translator: Translator, quantization: str, origin: str) -> dict[str, 
     for name, weight in stored.items():
         if not torch.isfinite(weight).all():
             raise DragomanError(f"--quantization: {name} does not fit into {quantization}")
+    files = {
+        "config.yaml": settings.as_yaml(settings.portable(translator.config)).encode(),
+        "model.safetensors": tensor_bytes(stored),
+        **tokenizer_files(translator),
+    }
     state = {
         "format_version": FORMAT_VERSION,
         "scored": "raw",
         "versions": {"dragoman": __version__, "torch": torch.__version__},
+        "digests": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     return {
-        "config.yaml": settings.as_yaml(settings.portable(translator.config)).encode(),
-        "model.safetensors": tensor_bytes(stored),
+        **files,
         "state.json": f"{json.dumps(state, indent=2)}\n".encode(),
-        **tokenizer_files(translator),
         "README.txt": readme(translator, "dragoman", origin),
     }

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import os
+import socket
 import struct
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dragoman.errors import DragomanError
 
@@ -32,6 +35,9 @@ EVENT_FILES = "events.out.tfevents.*"
 PARTIAL = "history.tmp"
 HPARAMS_TAGS = ("_hparams_/", "hparam/")
 FIGURE_DPI = 100
+# The clock of a run: the JSON lines have it, a curve of it says nothing.
+NOT_CURVES = ("epoch", "seconds")
+_NUMBERS = itertools.count()  # of the event files of this process
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, bytes]]:
@@ -104,28 +110,20 @@ def rewrite_history(folder: Path, until: int, drop_hparams: bool = False) -> _Hi
 
     Each file is replaced atomically and keeps its name, even when nothing is left in it: a
     TensorBoard that is reading it would not get over its disappearance.
-
-    Raises:
-        DragomanError: if the folder cannot be written.
     """
     history, partial = _History(), folder / PARTIAL
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.glob(EVENT_FILES)):
-            with partial.open("wb") as file:
-                for stored, content in _records(path):
-                    if history.keeps(content, until, drop_hparams):
-                        file.write(stored)
-                file.flush()
-                os.fsync(file.fileno())
-            if partial.stat().st_size < path.stat().st_size:
-                os.replace(partial, path)
-        partial.unlink(missing_ok=True)
-        age_files(folder, time.time())
-    except OSError as error:
-        raise DragomanError(
-            f"{folder}: cannot write the TensorBoard logs ({error.strerror})"
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.glob(EVENT_FILES)):
+        with partial.open("wb") as file:
+            for stored, content in _records(path):
+                if history.keeps(content, until, drop_hparams):
+                    file.write(stored)
+            file.flush()
+            os.fsync(file.fileno())
+        if partial.stat().st_size < path.stat().st_size:
+            os.replace(partial, path)
+    partial.unlink(missing_ok=True)
+    age_files(folder, time.time())
     return history
 
 
@@ -144,86 +142,97 @@ def age_files(folder: Path, now: float) -> None:
 
 
 class Board:
-    """The TensorBoard logs of one run, in ``folder``.
+    """The TensorBoard logs of one run, in ``folder``: a tracker (``reporting/trackers.py``).
 
     ``resume_step`` is the step of the checkpoint the run goes on from; None starts a new history
     and removes an old one. A point at or before the last step of its tag is left out, so steps
-    strictly increase for every tag. Records reach the disk within two minutes: call ``flush``
-    before a checkpoint is saved, or a kill could lose points that come before it.
-
-    With ``enabled=False`` (ranks above 0, ``log.tensorboard=false``) every method does nothing.
+    strictly increase for every tag. Every call hands its records to the system before it returns:
+    a kill loses none of them, and a full disk shows where it can be dealt with. (TensorBoard's own
+    writer has a thread for this, which ends in a traceback.)
 
     Raises:
         DragomanError: if the folder cannot be written.
+        OSError: from every method, if the disk is full.
     """
 
-    def __init__(self, folder: Path, enabled: bool = True, resume_step: int | None = None) -> None:
-        self.folder = Path(folder)
-        self._writer: Any = None
-        if enabled:
-            self._open(-1 if resume_step is None else resume_step)
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+        self.folder = folder
+        self._open(-1 if resume_step is None else resume_step)
 
     def _open(self, until: int, drop_hparams: bool = False) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        self._history = rewrite_history(self.folder, until, drop_hparams)
-        self._writer = SummaryWriter(str(self.folder), purge_step=until + 1)
+        try:
+            self._history = rewrite_history(self.folder, until, drop_hparams)
+            made = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
+            self._file = (self.folder / f"events.out.tfevents.{made}").open("wb")
+            self._write(file_version="brain.Event:2")
+            # A TensorBoard that has read the old files takes out what comes after this step.
+            self._write(step=until + 1, file_version="brain.Event:2")
+            self._write(step=until + 1, session_log=SessionLog(status=SessionLog.START))
+        except OSError as error:
+            raise DragomanError(
+                f"{self.folder}: cannot write the TensorBoard logs ({error.strerror})"
+            ) from error
+
+    def _write(self, **content: Any) -> None:
+        """Write an ``Event``."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]
+            RecordWriter,
+        )
+
+        event = Event(wall_time=time.time(), **content)
+        RecordWriter(self._file).write(event.SerializeToString())
+        self._file.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add one point to each curve: ``{"train/loss": 2.3, ...}``."""
-        if self._writer is None:
-            return
+        from torch.utils.tensorboard.summary import scalar
+
         for tag, value in values.items():
-            if self._history.admit(tag, step):
-                self._writer.add_scalar(tag, value, step)
+            if tag not in NOT_CURVES and self._history.admit(tag, step):
+                self._write(step=step, summary=scalar(tag, value))
 
     def text(self, step: int, tag: str, text: str) -> None:
         """Add a text, shown as Markdown."""
-        if self._writer is not None and self._history.admit(f"{tag}/text_summary", step):
-            self._writer.add_text(tag, text, step)
+        from torch.utils.tensorboard import summary
+
+        if self._history.admit(f"{tag}/text_summary", step):
+            self._write(step=step, summary=summary.text(tag, text))
 
     def figure(self, step: int, tag: str, figure: Figure) -> None:
         """Add a picture (in TensorBoard's images)."""
-        if self._writer is None or not self._history.admit(tag, step):
+        if not self._history.admit(tag, step):
             return
         from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
         from dragoman.reporting.heatmap import figure_png
 
-        # SummaryWriter.add_figure would load pyplot, and encode the picture a second time.
+        # PyTorch's own way would load pyplot, and encode the picture a second time.
         png = figure_png(figure, FIGURE_DPI)
         width, height = struct.unpack(">II", png[16:24])
         image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)
-        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-        self._writer.file_writer.add_summary(summary, step)
+        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
 
-    def hparams(
-        self, config: Mapping[str, str | int | float | bool], metrics: Mapping[str, float]
-    ) -> None:
-        """Put the run into the HPARAMS table with its final scores.
+    def hparams(self, keys: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Put the run into the HPARAMS table: its keys and its final scores.
 
         The metrics are also written as scalars ``hparam/<name>`` at the last step. A second call
         replaces the first.
         """
-        if self._writer is None:
-            return
         from torch.utils.tensorboard.summary import hparams
 
         step = max([*self._history.last_steps.values(), 0])
         if self._history.has_hparams:
-            self._writer.close()
+            self._file.close()
             self._open(step, drop_hparams=True)
         self._history.has_hparams = True
-        # Booleans would be shown as 0 and 1.
-        shown = {
-            name: str(value).lower() if isinstance(value, bool) else value
-            for name, value in config.items()
-        }
         tagged = {f"hparam/{name.removeprefix('hparam/')}": v for name, v in metrics.items()}
-        for summary in hparams(shown, tagged):
+        for summary in hparams({name: _shown(value) for name, value in keys.items()}, tagged):
             for value in summary.value:
                 self._history.admit(value.tag, step)
-            self._writer.file_writer.add_summary(summary, step)
+            self._write(step=step, summary=summary)
         self.scalars(step, tagged)
 
     @property
@@ -237,9 +246,10 @@ class Board:
         Leaves the random generators and the mode of the model as they were. A model that cannot
         be traced gets no graph and one line in the log; a graph already there is kept.
         """
-        if self._writer is None or self.has_graph:
+        if self.has_graph:
             return
         import torch
+        from torch.utils.tensorboard import _pytorch_graph
 
         modes = {module: module.training for module in model.modules()}
         try:
@@ -250,61 +260,41 @@ class Board:
                 contextlib.redirect_stdout(io.StringIO()),
             ):
                 warnings.simplefilter("ignore")
-                self._writer.add_graph(model, inputs)
-            self._history.has_graph = True
+                drawn, costs = _pytorch_graph.graph(model, inputs)
         except Exception as error:  # a picture is never worth a run
             reason = next((line for line in str(error).splitlines() if line.strip()), "")
             log.warning("no model graph: %s %s", type(error).__name__, reason.strip())
+            return
         finally:
             for module, mode in modes.items():
                 module.training = mode
-
-    def flush(self) -> None:
-        """Bring everything written so far to the disk."""
-        if self._writer is not None:
-            self._writer.flush()
+        self._history.has_graph = True
+        self._write(graph_def=drawn.SerializeToString())
+        costs = {"tag": "step1", "run_metadata": costs.SerializeToString()}
+        self._write(tagged_run_metadata=costs)
 
     def close(self) -> None:
-        """Flush and end; later calls do nothing."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """End."""
+        self._file.close()
 
 
-class Profiler(Protocol):
-    """A context that is told of every training step."""
-
-    def __enter__(self) -> Any: ...
-
-    def __exit__(self, *error: Any) -> Any: ...
-
-    def step(self) -> None:
-        """Say that a training step has ended."""
+def _shown(value: Any) -> Any:
+    """Return what the HPARAMS table can hold; it would show booleans as 0 and 1."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, (str, int, float)) else str(value)
 
 
-class _NoProfiler:
-    """Stands in for the profiler where none is wanted."""
-
-    def __enter__(self) -> _NoProfiler:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def step(self) -> None:
-        """Do nothing."""
-
-
-def profiler(folder: Path, steps: int) -> Profiler:
+def profiler(folder: Path, steps: int) -> AbstractContextManager[Any]:
     """Return a context that records ``steps`` training steps with the PyTorch profiler.
 
-    Call its ``.step()`` after every training step. The first two steps are left out (one to wait,
-    one to warm up); after the last one the trace is written to ``folder`` as
+    Call ``.step()`` of what it gives after every training step. The first two steps are left out
+    (one to wait, one to warm up); after the last one the trace is written to ``folder`` as
     ``<host>_<pid>.<time>.pt.trace.json``, which TensorBoard's profile plugin, Perfetto and
-    ``chrome://tracing`` read. With 0 steps nothing is recorded.
+    ``chrome://tracing`` read. With 0 steps nothing is recorded, and the context gives None.
     """
     if steps == 0:
-        return _NoProfiler()
+        return contextlib.nullcontext()
     from torch import profiler as torch_profiler
 
     return torch_profiler.profile(

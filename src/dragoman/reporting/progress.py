@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
+from contextlib import suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -30,6 +31,15 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def _has_room(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that has room for a bar: some report no rows or columns."""
+    if not stream.isatty():
+        return False
+    with suppress(OSError):
+        return min(os.get_terminal_size(stream.fileno())) > 0
+    return True
+
+
 class Progress:
     """Progress of ``total`` steps, of which ``start`` were done before (a resumed run).
 
@@ -37,8 +47,9 @@ class Progress:
 
         step 1200/4000  loss 2.345  ppl 10.4  lr 1.2e-03  5,321 tok/s  ETA 12:34
 
-    With ``enabled=False`` (ranks above 0) nothing is written. ``stream`` is standard error unless
-    another one is given; ``clock`` returns seconds.
+    With ``enabled=False`` (ranks above 0) nothing is written, nor where nobody reads any more: no
+    message is worth a run. ``stream`` is standard error unless another one is given; ``clock``
+    returns seconds.
     """
 
     def __init__(
@@ -57,7 +68,7 @@ class Progress:
         self._written = start
         self._figures: dict[str, float] = {}
         self._bar: tqdm[Any] | None = None
-        if enabled and self._stream.isatty():
+        if enabled and _has_room(self._stream):
             self._bar = tqdm(
                 total=total,
                 initial=start,
@@ -79,7 +90,8 @@ class Progress:
         self._figures.update(figures)
         if self._bar is not None:
             self._bar.set_description_str("  ".join(self._parts()), refresh=False)
-            self._bar.update(step - self._bar.n)
+            with suppress(Exception):
+                self._bar.update(step - self._bar.n)
         elif step > self._written and (
             step // self.every > self._written // self.every or step >= self.total
         ):
@@ -89,35 +101,27 @@ class Progress:
 
     def message(self, text: str) -> None:
         """Print a line of its own, above the bar where there is one."""
-        if not self.enabled:
-            return
-        if self._bar is not None:
-            tqdm.write(text, file=self._stream)
-            self._stream.flush()
-        else:
+        if self.enabled:
             self._print(text)
 
     def close(self) -> None:
         """End the bar and leave its last state on the screen."""
         if self._bar is not None:
-            self._bar.refresh()
-            self._bar.close()
+            with suppress(Exception):
+                self._bar.close()
             self._bar = None
         self.enabled = False
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        with suppress(Exception):
+            tqdm.write(text, file=self._stream)
+            self._stream.flush()
 
     def _parts(self) -> list[str]:
         known = [

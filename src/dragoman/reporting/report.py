@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -30,7 +29,7 @@ from dragoman.reporting.breakdown import (
     unseen_share,
 )
 from dragoman.reporting.heatmap import figure_png
-from dragoman.runs import find_run
+from dragoman.runs import find_run, read_log
 
 SHOWN = 8  # sentences of a kind
 STYLE = """
@@ -70,7 +69,7 @@ def _curves(folder: Path) -> str:
     log = folder / "train.jsonl"
     if not log.exists():
         return '<p class="note">An exported run has no log.</p>'
-    entries = [json.loads(row) for row in log.read_text("utf-8").splitlines()]
+    entries = read_log(log)
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for kind, name in (("train", "training (what is minimised)"), ("validation", "validation")):

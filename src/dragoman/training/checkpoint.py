@@ -5,7 +5,8 @@
         ema.safetensors          and average.safetensors, when made
         optimizer.safetensors    <parameter>/<slot>
         config.yaml, tokenizer files
-        state.json               step, position in the data, best score, versions, data hashes
+        state.json               step, position in the data, best score, versions, hashes of the
+                                 data, digests of the other files
 
 There are no random states: every draw of a run is a function of (seed, purpose, step or epoch).
 """
@@ -36,7 +37,7 @@ from dragoman.models.weights import (
     weights_of,
     write_tensors,
 )
-from dragoman.runs import FORMAT_VERSION, Run, read_state
+from dragoman.runs import FORMAT_VERSION, Run, digests, read_state
 from dragoman.training.optimisation import MovingAverage, load_optimizer, optimizer_tensors
 from dragoman.training.schedules import Plateau
 
@@ -62,7 +63,7 @@ class TrainState:
     threads: list[int] = field(default_factory=list)  # of each CPU session unlike the one before
     gpus: list[str] = field(default_factory=list)  # likewise, the kind of GPU
     plateau: Plateau = field(default_factory=Plateau)
-    data: dict[str, str] = field(default_factory=dict)  # fingerprint of every corpus
+    data: dict[str, str] = field(default_factory=dict)  # fingerprint of every corpus and validation
 
 
 @functools.cache
@@ -121,6 +122,7 @@ def save_checkpoint(
                 **asdict(state),
                 "versions": _versions(),
                 "commit": _commit(),
+                "digests": digests(partial),
             }
             write_atomic(partial / "state.json", json.dumps(content, indent=2) + "\n")
     except OSError as problem:
@@ -139,7 +141,7 @@ def restore(
     """Put a checkpoint's weights and optimiser back; return where the run stands.
 
     Raises:
-        DragomanError: if a file is missing, corrupt or of another model.
+        DragomanError: if a file is missing, damaged or of another model.
     """
     saved = read_state(folder)
     path = folder / "model.safetensors"

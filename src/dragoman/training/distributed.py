@@ -7,17 +7,35 @@ tokens of the whole step, so that the sum is exact whatever the ranks' shares ar
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dragoman.errors import DragomanError
+
 # What rank 0 does alone while the others wait: read a corpus of any size, or validate with a beam.
 # A rank that ends makes torchrun end all, so that nothing waits for the dead.
 PATIENCE = timedelta(days=1)
+
+
+def _together(call: Callable[..., Any], *values: Any) -> None:
+    """Make a call that all ranks make.
+
+    Raises:
+        DragomanError: if one of them is gone; PyTorch says so at length, and each rank again.
+    """
+    try:
+        call(*values)
+    except RuntimeError:
+        raise DragomanError(
+            "another rank has ended or cannot be reached, so this one ends too; what it said is "
+            "the reason. The same command goes on from the last checkpoint"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class Ranks:
             return
         parts = list(tensors)
         flat = torch.cat([part.flatten() for part in parts])
-        dist.all_reduce(flat)
+        _together(dist.all_reduce, flat)
         for part, summed in zip(parts, flat.split([p.numel() for p in parts]), strict=True):
             part.copy_(summed.view_as(part))
 
@@ -47,7 +65,7 @@ class Ranks:
         if self.world == 1:
             return values
         shared = torch.tensor(values, dtype=torch.float64, device=device)
-        dist.broadcast(shared, 0)
+        _together(dist.broadcast, shared, 0)
         return [float(value) for value in shared.tolist()]
 
     def any(self, flag: bool, device: torch.device) -> bool:
@@ -55,13 +73,13 @@ class Ranks:
         if self.world == 1:
             return flag
         raised = torch.tensor([float(flag)], device=device)
-        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        _together(dist.all_reduce, raised, dist.ReduceOp.MAX)
         return bool(raised.item())
 
     def wait(self) -> None:
         """Wait for all ranks."""
         if self.world > 1:
-            dist.barrier()
+            _together(dist.barrier)
 
 
 def launch(device: str) -> Ranks:

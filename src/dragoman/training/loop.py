@@ -6,9 +6,10 @@ import math
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -18,15 +19,14 @@ from torch import Tensor
 from dragoman import settings
 from dragoman.config import Config, TrainConfig
 from dragoman.data.batching import Bucket
-from dragoman.data.tokenizers.spacy import SpacyTokenizer
-from dragoman.errors import DragomanError
-from dragoman.models.seq2seq import count_parameters
+from dragoman.errors import DragomanError, say
 from dragoman.reporting.board import profiler
 from dragoman.reporting.progress import Progress
 from dragoman.runs import Run
 from dragoman.training import distributed
 from dragoman.training.checkpoint import TrainState
 from dragoman.training.distributed import Ranks
+from dragoman.training.introduction import introduce
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
 from dragoman.training.trainer import Trainer, out_of_memory
 
@@ -40,22 +40,37 @@ class Stopped(Exception):
 
 
 @contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and Ctrl-C instead of dying in the middle of a step."""
+def signals(ranks: Ranks) -> Iterator[list[int]]:
+    """Collect SIGTERM, SIGHUP and Ctrl-C instead of dying in the middle of a step.
+
+    A second Ctrl-C gives up. Other repetitions mean nothing: ``torchrun`` sends every signal on,
+    and SIGTERM as soon as one rank has ended. Only a main thread has signals; on another one
+    nothing is collected. A SIGHUP that is ignored stays so (``nohup``).
+    """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if received:  # a second one means it
+        if received and number == signal.SIGINT and ranks.world == 1:
             raise KeyboardInterrupt
+        if ranks.main and not received:
+            say("stopping after this step, then saving; Ctrl-C again gives up")
         received.append(number)
-        print("stopping after this step, then saving; again to give up", file=sys.stderr)
 
-    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():
+        numbers.clear()
+    old = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:
         for number, handler in old.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python
+
+
+# Figures of the progress line; the rest is for TensorBoard and the log.
+SHOWN = ("loss", "ppl", "expected_bleu", "lr", "tokens_per_second")
 
 
 @dataclass
@@ -64,18 +79,14 @@ class Window:
 
     began: float = field(default_factory=time.monotonic)
     steps: int = 0
-    tokens: int = 0
-    real: int = 0
-    padded: int = 0
+    buckets: list[Bucket] = field(default_factory=list)
     sums: Tensor | None = None
     norm: Tensor | None = None
 
     def add(self, buckets: list[Bucket], results: dict[str, Tensor]) -> None:
         """Take note of a step; its tensors are not read yet, so nothing waits for the device."""
         self.steps += 1
-        self.tokens += sum(bucket.tgt_tokens for bucket in buckets)
-        self.real += sum(bucket.real_tokens for bucket in buckets)
-        self.padded += sum(bucket.padded_tokens for bucket in buckets)
+        self.buckets += buckets
         self.sums = results["sums"] if self.sums is None else self.sums + results["sums"]
         self.norm = results["norm"]
 
@@ -85,6 +96,9 @@ class Window:
         assert self.norm is not None
         loss, nll, correct, risk = (self.sums / self.steps).tolist()
         train, step = trainer.config.train, trainer.state.step
+        tokens = sum(bucket.tgt_tokens for bucket in self.buckets)
+        real = sum(bucket.real_tokens for bucket in self.buckets)
+        padded = sum(bucket.padded_tokens for bucket in self.buckets)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
         if sys.platform == "darwin":
             memory /= 1024
@@ -97,8 +111,8 @@ class Window:
             **({"expected_bleu": 100 * (1 - risk)} if train.risk else {}),
             "lr": learning_rate(train, step, trainer.state.plateau),
             "gradient_norm": float(self.norm),
-            "tokens_per_second": self.tokens / max(time.monotonic() - self.began, 1e-9),
-            "padding": 1 - self.real / self.padded,
+            "tokens_per_second": tokens / max(time.monotonic() - self.began, 1e-9),
+            "padding": 1 - real / padded,
             "teacher_forcing": teacher_forcing_ratio(train, step),
             "memory_mib": memory,
         }
@@ -111,143 +125,99 @@ def train(config: Config, run: Run) -> None:
         DragomanError: for everything the user can put right.
         Stopped: after SIGTERM or Ctrl-C, when the run is saved.
     """
-    ranks = distributed.launch(config.device)
+    ranks, threads = distributed.launch(config.device), torch.get_num_threads()
     try:
-        if not ranks.main:
-            _train(config, run, ranks)
-            return
-        run.create()
-        with run.lock():
-            run.clean()
-            _train(config, run, ranks)
+        with ExitStack() as held:
+            if ranks.main:
+                run.create()
+                held.enter_context(run.lock())
+                run.clean()
+            trainer = Trainer(config, run, ranks)
+            held.enter_context(closing(trainer.trackers))
+            _train(trainer)
     except (MemoryError, RuntimeError) as problem:
         if not out_of_memory(problem):
             raise
+        saved = "the same command goes on from the last checkpoint where there is more"
         raise DragomanError(
-            f"{run.folder}: out of memory; its last checkpoint is there to go on from where there "
-            "is more, or begin another run with a lower train.batch_size and train.accumulate"
+            f"{run.folder}: out of memory; {saved if run.has_checkpoint() else 'nothing is saved'}"
+            ", and another run takes less with a lower train.batch_size and a higher "
+            "train.accumulate"
         ) from None
     finally:
+        torch.set_num_threads(threads)  # whoever trains next, or goes on, has their own
         distributed.leave()
 
 
-def _train(config: Config, run: Run, ranks: Ranks) -> None:
-    trainer = Trainer(config, run, ranks)
-    state, options = trainer.state, config.train
+def _train(trainer: Trainer) -> None:
+    config, run, ranks, state = trainer.config, trainer.run, trainer.ranks, trainer.state
+    options = config.train
     if ranks.main:
         settings.save(config, run.folder / "config.yaml")
     progress = Progress(options.max_steps, state.step, config.log.every, ranks.main)
-    _introduce(trainer, progress)
-    if why := _nothing_to_do(state, options):
+    introduce(trainer, progress)
+    over = _stopped_early(state, options) or state.step >= options.max_steps
+    if over and state.finished:
+        why = "is complete" if state.step >= options.max_steps else "stopped early"
         progress.message(f"nothing to do: the run {why} at step {state.step}")
-        trainer.board.close()
         return
     if state.finished:  # there are more steps now: an average of all so far is not theirs
         state.finished, state.scored = False, trainer.usual
     if options.dry_run and state.step == 0:
         trainer.dry_run()
-    trace = profiler(run.folder / "profile", config.log.profile_steps if ranks.main else 0)
     window, began = Window(), time.monotonic()
-    over = _stopped_early(state, options) or state.step == options.max_steps
-    with signals() as received, progress, trace:
+    profiled = profiler(run.folder / "profile", config.log.profile_steps if ranks.main else 0)
+    with signals(ranks) as received, progress, profiled as trace:
         while not over:
             buckets = trainer.stream.take(options.accumulate * ranks.world)
             window.add(buckets, trainer.step(buckets))
             state.epoch, state.consumed = trainer.stream.epoch, trainer.stream.consumed
-            trace.step()
+            if trace:
+                trace.step()
             state.seconds, began = state.seconds + time.monotonic() - began, time.monotonic()
             stopping = ranks.any(bool(received), trainer.device)
-            last = over = state.step == options.max_steps
+            over = state.step == options.max_steps
 
-            if state.step % config.log.every == 0 or last:
+            if state.step % config.log.every == 0 or over:
                 figures = window.figures(trainer)
-                trainer.report({"train": figures, "epoch": state.epoch, "seconds": state.seconds})
+                trainer.report("train", figures, epoch=state.epoch, seconds=state.seconds)
                 progress.update(state.step, **{k: figures[k] for k in SHOWN if k in figures})
                 window = Window(began)
             else:
                 progress.update(state.step)
 
-            if state.step % options.validate_every == 0 or last:
-                found = trainer.validate()
-                trainer.report({"validation": found._asdict(), "seconds": state.seconds})
-                progress.message(
-                    f"step {state.step}  validation: loss {found.loss:.3f}  "
-                    f"ppl {found.perplexity:.2f}  BLEU {found.bleu:.2f}"
-                    f"{'  (best)' if state.best_step == state.step else ''}"
-                )
+            if state.step % options.validate_every == 0:
+                _validate(trainer, progress)
                 if _stopped_early(state, options):
                     progress.message(f"no gain in {state.stale} validations: stopping early")
-                    break
-
+                    over = True
+            if over:
+                break
             due = state.step % options.checkpoint_every == 0 or state.best_step == state.step
-            if ranks.main and (due or stopping) and not last:
+            if due or stopping:
                 trainer.save()
-            if stopping and not last:
+            if stopping:
+                ranks.wait()  # a rank that leaves makes torchrun end all, saved or not
                 raise Stopped(received[0] if received else signal.SIGTERM, state.step)
             # Logging, validating and saving are not training time.
             window.began, began = window.began + time.monotonic() - began, time.monotonic()
+        if str(state.step) not in state.scores:
+            _validate(trainer, progress)
         if said := trainer.finish():
             progress.message(said)
         progress.message(
             f"done: {state.target_tokens:,} target tokens in {state.seconds / 60:.1f} minutes; "
             f"best step {state.best_step}; weights in {run.folder}"
         )
-    trainer.board.close()
+
+
+def _validate(trainer: Trainer, progress: Progress) -> None:
+    found, state = trainer.validate(), trainer.state
+    progress.message(
+        f"step {state.step}  validation: loss {found.loss:.3f}  ppl {found.perplexity:.2f}  "
+        f"BLEU {found.bleu:.2f}{'  (best)' if state.best_step == state.step else ''}"
+    )
 
 
 def _stopped_early(state: TrainState, options: TrainConfig) -> bool:
     return bool(options.patience) and state.stale >= options.patience
-
-
-def _nothing_to_do(state: TrainState, options: TrainConfig) -> str | None:
-    """Say why a run has no step left, or return None."""
-    if state.step > options.max_steps:
-        return f"is past train.max_steps={options.max_steps}"
-    if state.finished and _stopped_early(state, options):
-        return "stopped early"
-    if state.finished and state.step == options.max_steps:
-        return "is complete"
-    return None
-
-
-# Figures of the progress line; the rest is for TensorBoard and the log.
-SHOWN = ("loss", "ppl", "expected_bleu", "lr", "tokens_per_second")
-
-
-def _introduce(trainer: Trainer, progress: Progress) -> None:
-    """Say what is about to be trained, on the terminal and in TensorBoard."""
-    config, run, counts = trainer.config, trainer.run, trainer.training_set.counts
-    parameters = count_parameters(trainer.module)
-    where = f"from step {trainer.state.step}" if trainer.state.step else "from the start"
-    src, tgt = trainer.tokenizers
-    sizes = f"vocabularies {len(src):,} and {len(tgt):,}"
-    if src is tgt:
-        sizes = f"one vocabulary of {len(src):,}"
-    progress.message(f"run {run.folder} {where} on {trainer.device}")
-    progress.message(
-        f"{config.data.src}->{config.data.tgt}: {counts['kept']:,} of {counts['pairs']:,} training "
-        f"pairs ({counts['empty']:,} empty, {counts['too_long']:,} too long left out); "
-        f"{sizes}; {config.model.name} with {parameters:,} parameters"
-    )
-    if trainer.origin:
-        progress.message(f"begins with the weights of {trainer.origin}")
-    options, plateau = config.train, trainer.state.plateau
-    longer = options.max_steps > options.schedule_steps
-    if longer and not learning_rate(options, options.max_steps, plateau):
-        progress.message(
-            f"after step {options.schedule_steps} the learning rate is 0, nothing more is learnt: "
-            "train.min_lr above 0 or a longer train.schedule_steps would change that"
-        )
-    target = trainer.tokenizers[1]
-    if isinstance(target, SpacyTokenizer):
-        # Word tokenizers in plain form lose some spaces: BLEU cannot be better than this allows.
-        kept = target.restored_fraction(trainer.validator.references)
-        progress.message(
-            f"spaCy words, {config.data.tokenizer.form} form: {100 * kept:.1f} % of the validation "
-            "references come back unchanged from their tokens"
-        )
-    if trainer.state.step == 0:
-        text = (
-            (run.folder / "config.yaml").read_text(encoding="utf-8") if trainer.ranks.main else ""
-        )
-        trainer.board.text(0, "config", f"```yaml\n{text}\n```")

@@ -1,6 +1,8 @@
 """Learning rates and teacher-forcing ratios as pure functions of the step.
 
-Steps count from 1: ``lr(1)`` is the rate of the first update.
+Steps count from 1: ``lr(1)`` is the rate of the first update. A decay reaches ``min_lr`` at step
+``schedule_steps`` itself, so with ``min_lr=0`` the last update of a run of that length changes no
+weight. It stays like this: another length would change the rate of every step before it.
 """
 
 from __future__ import annotations

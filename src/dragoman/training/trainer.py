@@ -8,15 +8,17 @@ that was killed goes on as if nothing had happened, and ranks draw what one proc
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, cast
+from typing import NoReturn, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from dragoman import settings
-from dragoman.config import Config
+from dragoman.config import Config, CorpusConfig
 from dragoman.data.batching import Batch, BatchOrder, BatchStream, Bucket
 from dragoman.data.draws import seed_of
 from dragoman.data.preparation import build_training_set, train_or_load_tokenizers
@@ -24,17 +26,16 @@ from dragoman.data.resident import MOST_TOKENS, ResidentRows
 from dragoman.data.sources import check_texts, corpus_fingerprint
 from dragoman.data.tokenizers import load_tokenizers
 from dragoman.decoding.translator import choose_device, load_translator, same_tokens
-from dragoman.errors import DragomanError
+from dragoman.errors import DragomanError, visible
 from dragoman.models.seq2seq import Seq2Seq, build_model
 from dragoman.models.weights import Tensors, load_weights, weights_of
-from dragoman.reporting.board import Board
-from dragoman.runs import Run, check_resume, find_run, read_state
+from dragoman.reporting.trackers import Trackers
+from dragoman.runs import Run, check_resume, find_run, read_state, verify
 from dragoman.training.checkpoint import TrainState, restore, save_checkpoint
 from dragoman.training.distributed import Ranks, local_device
 from dragoman.training.loss import loss_and_gradient
 from dragoman.training.optimisation import OPTIMIZERS, MovingAverage, average, clip_gradients
 from dragoman.training.risk import candidates, risk_backward, sampling
-from dragoman.training.runlog import RunLog
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
 from dragoman.training.selection import averaged_steps, judge, needed_steps, note
 from dragoman.training.validation import Figures, Validator, weights_in
@@ -64,6 +65,7 @@ class Trainer:
             ranks.wait()  # rank 0 fills the caches; the others read them
         if run.has_checkpoint():  # learnt anew by other versions, they might not be the same
             folder = run.checkpoint("last")
+            verify(folder)
             check_resume(settings.load(folder / "config.yaml"), config, run)
             self.tokenizers = load_tokenizers(folder, config.data.tokenizer)
         else:
@@ -90,29 +92,20 @@ class Trainer:
         self.forward = cast(Seq2Seq, compiled)
         self.optimizer = OPTIMIZERS[train.optimizer](self.module, train)
         self.moving = MovingAverage(self.module, train.ema_decay) if train.ema_decay else None
-        self.state = TrainState(data=self._fingerprints(), world=ranks.world, scored=self.usual)
+        data = {name: corpus_fingerprint(config.data, c) for name, c in self._corpora().items()}
+        self.state = TrainState(data=data, world=ranks.world, scored=self.usual)
         if run.has_checkpoint():
             self._resume()
         self._note_hardware()
         self.stream = BatchStream(self.order, self.state.epoch, self.state.consumed)
         self.validator = Validator(config, self.module, self.tokenizers, self.device)
-        self.log = RunLog(
-            run.folder / "train.jsonl", self.state.step, ranks.main, self.state.finished
-        )
-        self.board = Board(
-            run.folder / "tensorboard",
-            enabled=config.log.tensorboard and ranks.main,
-            resume_step=self.state.step or None,
-        )
+        self.trackers = Trackers(run.folder, self.state.step, config, ranks.main)
 
-    def _fingerprints(self) -> dict[str, str]:
+    def _corpora(self) -> dict[str, CorpusConfig]:
+        """Return what is trained on, and what is validated, each with its name."""
         data = self.config.data
-        return {
-            f"{corpus.source}.{corpus.split}.{corpus.src}-{corpus.tgt}": corpus_fingerprint(
-                data, corpus
-            )
-            for corpus in data.corpora
-        }
+        validation = CorpusConfig(data.name, data.src, data.tgt, split=data.validation_split)
+        return {f"{c.source}.{c.split}.{c.src}-{c.tgt}": c for c in [*data.corpora, validation]}
 
     def _note_hardware(self) -> None:
         """Remember on what the run is trained from here on."""
@@ -149,11 +142,15 @@ class Trainer:
                 f"{self.run.folder}: this run was trained by {self.state.world} ranks, now there "
                 f"are {fresh.world}, which is another batch size; use as many or another run_name"
             )
-        if self.state.data != fresh.data:
-            raise DragomanError(
-                f"{self.run.folder}: the training data have changed since this run began; "
-                "restore them or choose another run_name"
-            )
+        for name, corpus in self._corpora().items():
+            # Older states say nothing of the validation split: it is what it is today.
+            if self.state.data.setdefault(name, fresh.data[name]) != fresh.data[name]:
+                data = self.config.data
+                file = data.files.get(corpus.split, name) if corpus.source == "files" else name
+                raise DragomanError(
+                    f"{self.run.folder}: data.{corpus.split} ({file} in {data.root}) has changed "
+                    "since this run began; restore it or choose another run_name"
+                )
 
     def step(self, buckets: list[Bucket]) -> dict[str, Tensor]:
         """Do one update with the batches of the whole step, this rank's share of them."""
@@ -217,7 +214,7 @@ class Trainer:
         self.ranks.sum([*gradients, sums])
         norm = clip_gradients(self.module, self.config.train.clip_norm)
         if not torch.isfinite(norm):
-            self.refuse(number, buckets, norm)
+            self.refuse(buckets, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.train, number, self.state.plateau)
         self.optimizer.step()
@@ -247,18 +244,36 @@ class Trainer:
         forced = forced.to(self.device)
         return forced.expand(rows, length) if whole else forced.repeat(passes, 1)
 
-    def refuse(self, step: int, buckets: list[Bucket], norm: Tensor) -> None:
-        """Stop at a gradient that is not a number, with the weights before it saved."""
+    def refuse(self, buckets: list[Bucket], norm: Tensor) -> NoReturn:
+        """Stop at a gradient that is not a number; show the pairs it came from."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self.ranks.main and self.state.step not in (0, *self.run.steps()):
-            self.save()
-        kept = f"the weights before it are saved as step-{self.state.step}; "
-        pairs = ", ".join(map(str, self.training_set.pairs_of(buckets[0].pairs[:5])))
-        raise DragomanError(
-            f"step {step}: the gradient norm is {float(norm)} in the batch of training pairs "
-            f"{pairs}, ...; {kept if self.state.step else ''}"
-            "lower train.lr, lengthen train.warmup_steps or set train.clip_norm, "
-            "and look at these pairs"
+        entries, shown = buckets[0].pairs[:3], []
+        for rows, tokenizer in zip(
+            self.training_set.rows(entries, buckets[0].epoch), self.tokenizers, strict=True
+        ):
+            ids = np.split(rows.flat, np.cumsum(rows.lengths)[:-1])
+            texts = [visible(tokenizer.decode(row.tolist())) for row in ids]
+            shown.append([f"{text[:60]}..." if len(text) > 60 else text for text in texts])
+        pairs = "; ".join(f"'{src}' - '{tgt}'" for src, tgt in zip(*shown, strict=True))
+        raise self.diverged(
+            f"the gradient norm of step {self.state.step + 1} is {float(norm)}; its batch begins "
+            f"with the pairs {pairs}"
+        )
+
+    def diverged(self, what: str) -> DragomanError:
+        """Return the end of a run whose numbers are none: ``last`` is a step that was sound.
+
+        Nothing is saved. If the weights that gave no number were saved a step ago and not
+        validated, ``last`` goes back to the checkpoint before them.
+        """
+        folder, step, kept = self.run.folder, self.state.step, ""
+        if sound := [s for s in self.run.steps() if s < step or str(s) in self.state.scores]:
+            kept = f"; train.init_from={folder}/step-{sound[-1]} begins it with sound weights"
+            if self.ranks.main:
+                self.run.point("last", sound[-1])
+        return DragomanError(
+            f"{folder}: {what}; begin another run (under another run_name, if you give one) with a "
+            f"lower train.lr, a longer train.warmup_steps or a train.clip_norm{kept}"
         )
 
     def dry_run(self) -> None:
@@ -286,19 +301,19 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def save(self, average_weights: Tensors | None = None) -> None:
-        """Write a checkpoint; logs reach the disk first, so that none is ahead of the other."""
-        self.board.flush()
+        """Write a checkpoint, on rank 0; never one of weights that are not numbers.
+
+        Trackers have written their part before: none is ahead of the other.
+        """
+        if not all(bool(torch.isfinite(p).all()) for p in self.module.parameters()):
+            raise self.diverged(f"the weights of step {self.state.step} are not finite numbers")
+        if not self.ranks.main:
+            return
         extra = {"ema": self.moving.tensors} if self.moving else {}
         if average_weights:
             extra["average"] = average_weights
         save_checkpoint(
-            self.run,
-            self.config,
-            self.state,
-            self.module,
-            self.optimizer,
-            self.tokenizers,
-            extra,
+            self.run, self.config, self.state, self.module, self.optimizer, self.tokenizers, extra
         )
         needed = needed_steps(self.state, self.run.steps(), self.config.train)
         self.run.prune(self.config.train.keep, needed)
@@ -309,10 +324,15 @@ class Trainer:
         if self.ranks.main:
             with weights_in(self.module, self.moving.tensors if self.moving else None):
                 figures, texts = self.validator.score()
-                self.validator.show(self.board, self.state.step, texts)
+                self.validator.show(self.trackers, self.state.step, texts)
         figures = Figures(*self.ranks.from_main(list(figures), self.device))
+        if not math.isfinite(figures.loss):
+            raise self.diverged(
+                f"the loss on the validation split is {figures.loss} after step {self.state.step}"
+            )
         self.state.scored = self.usual
         note(self.state, figures, self.config.train)
+        self.report("validation", figures._asdict(), seconds=self.state.seconds)
         return figures
 
     @property
@@ -338,7 +358,7 @@ class Trainer:
             better = judge(self.state, figures, train)
             if better:
                 self.state.scored = "average"
-            self.report({"validation_average": figures._asdict()})
+            self.report("validation_average", figures._asdict())
             said = (
                 f"average of steps {', '.join(map(str, steps))}: loss {figures.loss:.3f}  BLEU "
                 f"{figures.bleu:.2f}, {'kept' if better else 'not better than the best, left out'}"
@@ -346,22 +366,17 @@ class Trainer:
         elif train.average_last or train.average_best:
             said = "no average: not one checkpoint was due (train.checkpoint_every)"
         self.state.finished = True  # not before the average: killed in between, it is made again
-        self.board.hparams(
-            {
-                name: value if isinstance(value, (str, int, float, bool)) else str(value)
-                for name, value in settings.fixed_keys(self.config).items()
-                if name.startswith(("seed", "model.", "train.", "data.tokenizer."))
-            },
+        keys = settings.fixed_keys(self.config).items()
+        shown = ("seed", "model.", "train.", "data.tokenizer.")
+        self.trackers.tell(
+            "hparams",
+            {name: value for name, value in keys if name.startswith(shown)},
             {f"best_{train.metric}": abs(self.state.best_score or 0.0)},
         )
         self.save(weights)
         return said
 
-    def report(self, entry: dict[str, Any]) -> None:
-        """Write a line of figures to the log and its numbers to TensorBoard."""
-        self.log.write({"step": self.state.step, **entry})
-        for name, figures in entry.items():
-            if isinstance(figures, dict):
-                self.board.scalars(
-                    self.state.step, {f"{name}/{key}": value for key, value in figures.items()}
-                )
+    def report(self, kind: str, figures: Mapping[str, float], **clock: float) -> None:
+        """Tell the trackers figures of this step."""
+        values = {f"{kind}/{name}": value for name, value in figures.items()}
+        self.trackers.tell("scalars", self.state.step, {**values, **clock})

@@ -20,7 +20,7 @@ from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import METRICS
 from dragoman.models.seq2seq import Seq2Seq
-from dragoman.reporting.board import Board
+from dragoman.reporting.trackers import Trackers, plain
 from dragoman.training.loss import sequence_loss
 
 # Decoded at a time: greedy search on a CPU gains nothing from more.
@@ -97,12 +97,9 @@ class Validator:
             )
         self.translator = Translator([cast(Seq2Seq, model)], *tokenizers, config, device)
         beam = config.train.validation_beam
+        method = "greedy" if beam == 1 else "beam"
         self.decode = dataclasses.replace(
-            config.decode,
-            method="greedy" if beam == 1 else "beam",
-            beam_size=beam,
-            nbest=1,
-            batch_size=BATCH,
+            config.decode, method=method, beam_size=beam, nbest=1, batch_size=BATCH
         )
         self.warned = False
         self.rows = [
@@ -143,26 +140,29 @@ class Validator:
         mean = nll / tokens
         return Figures(mean, math.exp(min(mean, 80.0)), correct / tokens, bleu), texts
 
-    def show(self, board: Board, step: int, texts: list[str]) -> None:
-        """Write the first of the translations, their attention and the model to TensorBoard."""
-        count = min(self.config.log.samples, len(self.src_lines))
-        if not self.config.log.tensorboard:
+    def show(self, trackers: Trackers, step: int, texts: list[str]) -> None:
+        """Tell trackers the first of the translations, their attention and the model's graph."""
+        log = self.config.log
+        count = min(log.samples, len(self.src_lines))
+        if not (log.tensorboard or log.trackers):  # nobody looks at pictures
             return
         # Not before the start: tracing takes a second.
-        if self.config.log.graph and not board.has_graph:
-            board.graph(*ModelGraph.of(self.translator.models[0], next(self._batches())))
+        if log.graph:
+            model = self.translator.models[0]
+            trackers.tell("graph", *ModelGraph.of(model, next(self._batches())))
         if count == 0:
             return
         lines, references = self.src_lines[:count], self.references[:count]
         table = ["| source | translation | reference |", "|---|---|---|"]
         table += [
-            f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"
+            f"| {' | '.join(map(plain, row))} |"
             for row in zip(lines, texts[:count], references, strict=True)
         ]
-        board.text(step, "samples", "\n".join(table))
-        if self.config.log.figures:
+        trackers.tell("text", step, "samples", "\n".join(table))
+        if log.figures:
             from dragoman.reporting.attention import attention_of  # brings matplotlib
 
             attention = attention_of(self.translator, lines[0], texts[0])
             if attention.aligning is not None:
-                board.figure(step, "attention", attention.plot(title=f"attention at step {step}"))
+                figure = attention.plot(title=f"attention at step {step}")
+                trackers.tell("figure", step, "attention", figure)

@@ -1,0 +1,48 @@
+"""What is about to be trained, in words."""
+
+from __future__ import annotations
+
+from dragoman import settings
+from dragoman.data.tokenizers.spacy import SpacyTokenizer
+from dragoman.models.seq2seq import count_parameters
+from dragoman.reporting.progress import Progress
+from dragoman.training.schedules import learning_rate
+from dragoman.training.trainer import Trainer
+
+
+def introduce(trainer: Trainer, progress: Progress) -> None:
+    """Say what is about to be trained, on the terminal and in TensorBoard."""
+    config, run, counts = trainer.config, trainer.run, trainer.training_set.counts
+    parameters = count_parameters(trainer.module)
+    where = f"from step {trainer.state.step}" if trainer.state.step else "from the start"
+    src, tgt = trainer.tokenizers
+    sizes = f"vocabularies {len(src):,} and {len(tgt):,}"
+    if src is tgt:
+        sizes = f"one vocabulary of {len(src):,}"
+    progress.message(f"run {run.folder} {where} on {trainer.device}")
+    progress.message(
+        f"{config.data.src}->{config.data.tgt}: {counts['kept']:,} of {counts['pairs']:,} training "
+        f"pairs ({counts['empty']:,} empty, {counts['too_long']:,} too long left out); "
+        f"{sizes}; {config.model.name} with {parameters:,} parameters"
+    )
+    if trainer.origin:
+        progress.message(f"begins with the weights of {trainer.origin}")
+    options, plateau = config.train, trainer.state.plateau
+    longer = options.max_steps > options.schedule_steps
+    if longer and not learning_rate(options, options.max_steps, plateau):
+        progress.message(
+            f"after step {options.schedule_steps} the learning rate is 0 and nothing more is "
+            f"learnt; another run would, with train.schedule_steps={options.max_steps} or "
+            f"train.min_lr above 0 (train.init_from={run.folder} begins it with this one's weights)"
+        )
+    target = trainer.tokenizers[1]
+    if isinstance(target, SpacyTokenizer):
+        # Word tokenizers in plain form lose some spaces: BLEU cannot be better than this allows.
+        kept = target.restored_fraction(trainer.validator.references)
+        progress.message(
+            f"spaCy words, {config.data.tokenizer.form} form: {100 * kept:.1f} % of the validation "
+            "references come back unchanged from their tokens"
+        )
+    if trainer.state.step == 0:
+        text = f"```yaml\n{settings.as_yaml(config)}\n```"
+        trainer.trackers.tell("text", 0, "config", text)
