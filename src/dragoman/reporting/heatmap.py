@@ -1,8 +1,8 @@
 """Attention weights as labelled heat maps.
 
 Figures are made with ``matplotlib.figure.Figure``, never with pyplot, which keeps every figure in a
-global list and looks for a screen. Matplotlib is imported when the first figure is drawn, because
-importing it takes about a second.
+global list and looks for a screen. Import this file where a figure is drawn, not before: matplotlib
+takes about a second.
 
 Shapes: H heads, T target tokens (rows), S source tokens (columns).
 """
@@ -15,36 +15,31 @@ import textwrap
 import unicodedata
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font, get_font_names
+from matplotlib.transforms import BboxTransformFrom, TransformedBbox
 
 from dragoman.errors import DragomanError
 from dragoman.files import write_atomic
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap, Normalize
-    from matplotlib.figure import Figure
-
 Weights = npt.NDArray[np.floating]
 
-INK, FAINT, FRAME, MISSING = "#1d2733", "#6b7683", "#c9d0d6", "#e3e3e3"
+INK, FAINT = "#1d2733", "#6b7683"
 # Light to dark with evenly falling lightness, so that twice the weight looks twice as dark.
 SHADES = ("#fbfaf6", "#e0eee6", "#b5dcd2", "#7cc0c0", "#479cb2", "#27759f", "#1f4e83", "#16264f")
+COLOURS = LinearSegmentedColormap.from_list("attention", SHADES).with_extremes(bad="#e3e3e3")
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a token may hold dollar signs
     "text.color": INK,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlepad": 10,
-    "axes.labelpad": 5,
-    "axes.labelsize": 8,
-    "axes.labelcolor": FAINT,
-    "axes.edgecolor": FRAME,
+    "axes.edgecolor": "#c9d0d6",
     "axes.linewidth": 0.6,
 }
 FONT = "DejaVu Sans"  # comes with matplotlib
@@ -55,18 +50,8 @@ DPI = 150
 MARGIN, GAP, FOOT, SHORTEST_STEP = 0.22, 0.22, 0.34, 0.9  # around and between maps, in inches
 
 
-@lru_cache(maxsize=1)
-def colormap() -> Colormap:
-    """Return the colours of all heat maps: paper for 0, dark blue for the most, grey for NaN."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("attention", SHADES).with_extremes(bad=MISSING)
-
-
 def _fonts(text: str) -> list[str]:
     """Return the installed fonts that draw a text; warn of the scripts that none of them has."""
-    from matplotlib.font_manager import findfont, get_font, get_font_names
-
     fonts, drawn = [FONT], set(get_font(findfont(FONT)).get_charmap())
     # A letter's name begins with its script: "THAI CHARACTER KO KAI".
     scripts = {ord(sign): unicodedata.name(sign, "?").split()[0] for sign in text if sign.isalpha()}
@@ -116,7 +101,7 @@ def _map(
     """Fill axes with one map, its source labels above (none if empty) and its target labels."""
     font = min(max(cell * 72 * 0.55, 5.0), 11.0)
     line = min(0.9, font * 0.08)
-    axes.pcolormesh(weights, cmap=colormap(), norm=norm, edgecolors="white", linewidth=line)
+    axes.pcolormesh(weights, cmap=COLOURS, norm=norm, edgecolors="white", linewidth=line)
     axes.invert_yaxis()
     axes.xaxis.tick_top()
     axes.tick_params(length=0, labelsize=font, labelcolor=INK)
@@ -131,17 +116,11 @@ def _map(
         axes.set_xticks(places, src, rotation=angle, va=place, ha="left", rotation_mode="anchor")
     if cell < 0.5:
         return
+    style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "size": font * 0.8}
     for row, column in np.argwhere(weights >= 0.005).tolist():
         weight = float(weights[row, column])
-        axes.text(
-            column + 0.5,
-            row + 0.5,
-            f"{weight:.2f}",
-            ha="center",
-            va="center_baseline",
-            size=font * 0.8,
-            color="white" if norm(weight) > 0.55 else INK,
-        )
+        colour = "white" if norm(weight) > 0.55 else INK
+        axes.text(column + 0.5, row + 0.5, f"{weight:.2f}", color=colour, **style)
 
 
 def _draw(
@@ -156,12 +135,12 @@ def _draw(
 
     Parts are placed in inches, on a figure of one by one; in the end it is cut to what is on it.
     """
-    from matplotlib import rc_context
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-    from matplotlib.transforms import BboxTransformFrom, TransformedBbox
-
-    rows, columns = weights.shape[1:]
+    _, rows, columns = weights.shape
+    if (rows, columns) != (len(tgt_tokens), len(src_tokens)) or 0 in weights.shape:
+        raise ValueError(
+            f"weights of shape {weights.shape} do not fit {len(tgt_tokens)} target and "
+            f"{len(src_tokens)} source tokens (at least one each)"
+        )
     src, tgt = [_label(token) for token in src_tokens], [_label(token) for token in tgt_tokens]
     title = _line(title, " ").strip()
     norm = Normalize(*_scale(weights))
@@ -169,6 +148,7 @@ def _draw(
     # Slanted labels of one map must not run into those of the next.
     step = max(width + GAP, SHORTEST_STEP)
     style = {**STYLE, "font.family": _fonts("".join([*src, *tgt, title]))}
+    small: dict[str, Any] = {"size": 8, "color": FAINT, "labelpad": 5}
     figure = Figure(figsize=(1, 1), dpi=DPI, facecolor="white")
     with rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of signs that no font has
@@ -176,16 +156,16 @@ def _draw(
             row, column = divmod(head, across or 1)
             axes = figure.add_axes((column * step, -row * (height + FOOT), width, height))
             _map(axes, matrix, norm, [] if row else src, [] if column else tgt, cell)
-            if across is None:
-                axes.xaxis.set_label_position("top")
-                axes.set_xlabel("source", loc="left")
-                axes.set_ylabel("target", loc="bottom")
+            axes.xaxis.set_label_position("bottom" if across else "top")
+            if across:
+                axes.set_xlabel(f"head {head}", **small)
             else:
-                axes.xaxis.set_label_position("bottom")
-                axes.set_xlabel(f"head {head}")
+                axes.set_xlabel("source", loc="left", **small)
+                axes.set_ylabel("target", loc="bottom", **small)
         first, corner = figure.axes[0], figure.axes[(across or 1) - 1]
         letters = int(max(2.7, (len(weights[:across]) - 1) * step + width + 0.7) / 0.115)
-        first.set_title(textwrap.fill(title, letters), loc="left")
+        text = textwrap.fill(title, letters)
+        first.set_title(text, loc="left", size=12, weight="bold", pad=10)
         bar = min(height, 3.0)
         place = corner.inset_axes(
             (1 + 0.2 / width, 0.5 - bar / height / 2, 0.13 / width, bar / height)
@@ -213,8 +193,7 @@ def attention_figure(
     Raises:
         ValueError: if the tokens do not fit the shape of ``weights`` or there are none.
     """
-    _check(weights, src_tokens, tgt_tokens)
-    cell = min(max(8.0 / max(weights.shape), 0.17), 0.5)
+    cell = min(max(8.0 / max(1, *weights.shape), 0.17), 0.5)
     return _draw(weights[None], src_tokens, tgt_tokens, title, cell)
 
 
@@ -228,19 +207,9 @@ def attention_grid(
     Raises:
         ValueError: if the tokens do not fit the shape of ``weights`` or there are none.
     """
-    _check(weights, src_tokens, tgt_tokens)
     across = 3 if len(weights) == 6 else min(4, len(weights))
-    cell = min(max(3.4 / max(weights.shape[1:]), 0.09), 0.3)
+    cell = min(max(3.4 / max(1, *weights.shape[1:]), 0.09), 0.3)
     return _draw(weights, src_tokens, tgt_tokens, title, cell, across)
-
-
-def _check(weights: Weights, src_tokens: Sequence[str], tgt_tokens: Sequence[str]) -> None:
-    expected = (len(tgt_tokens), len(src_tokens))
-    if weights.shape[-2:] != expected or 0 in weights.shape:
-        raise ValueError(
-            f"weights of shape {weights.shape} do not fit {expected[0]} target and "
-            f"{expected[1]} source tokens (at least one each)"
-        )
 
 
 def figure_png(figure: Figure, dpi: int = DPI) -> bytes:
