@@ -104,7 +104,7 @@ def _training_words(config: Config) -> tuple[Counter[str], list[str]]:
 
 def _doubtful(sentences: Sequence[Sentence]) -> dict[str, list[Sentence]]:
     """Return the doubtful translations by kind, the worst of each first."""
-    kinds = {
+    kinds: dict[str, dict[Sentence, float]] = {
         "Much shorter than the reference (under-translation)": {
             s: s.ratio for s in sentences if s.ratio < 0.7
         },
