@@ -22,14 +22,9 @@ from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError, visible
 from dragoman.evaluation.scores import origin_words
 from dragoman.evaluation.significance import compare
+from dragoman.reporting import breakdown
 from dragoman.reporting.attention import attention_of
-from dragoman.reporting.breakdown import (
-    Sentence,
-    by_length,
-    by_rarity,
-    frequencies,
-    unseen_share,
-)
+from dragoman.reporting.breakdown import Sentence
 from dragoman.reporting.heatmap import figure_png
 from dragoman.reporting.trackers import read_log
 from dragoman.runs import find_run
@@ -66,11 +61,7 @@ def _curves(log: Path) -> str | None:
 def _attention(translator: Translator, sentences: Sequence[Sentence]) -> dict[int, str]:
     """Draw what the model looks at for some sentences, by number; nothing without attention."""
     found = {s.number: attention_of(translator, s.source, s.hypothesis) for s in sentences}
-    return {
-        number: _picture(attention.plot(title=f"no. {number}"))
-        for number, attention in found.items()
-        if attention.aligning is not None
-    }
+    return {n: _picture(a.plot(title=f"no. {n}")) for n, a in found.items() if a.aligning}
 
 
 def _unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
@@ -88,7 +79,7 @@ def _training_words(config: Config) -> tuple[Counter[str], list[str]]:
     for corpus in config.data.corpora:
         if corpus.src == config.data.src:
             try:
-                seen += frequencies(src for src, _ in iter_pairs(config.data, corpus))
+                seen += breakdown.frequencies(src for src, _ in iter_pairs(config.data, corpus))
             except DragomanError as problem:  # a model that was handed on may come without its text
                 absent.append(str(problem))
     if config.train.init_from:
@@ -104,16 +95,12 @@ def _training_words(config: Config) -> tuple[Counter[str], list[str]]:
 
 def _doubtful(sentences: Sequence[Sentence]) -> dict[str, list[Sentence]]:
     """Return the doubtful translations by kind, the worst of each first."""
-    kinds: dict[str, dict[Sentence, float]] = {
-        "Much shorter than the reference (under-translation)": {
-            s: s.ratio for s in sentences if s.ratio < 0.7
-        },
-        "Much longer than the reference (over-translation)": {
-            s: -s.ratio for s in sentences if s.ratio > 1.4
-        },
-        "Two words in a row said again": {s: -s.repeats for s in sentences if s.repeats},
+    by_ratio = sorted(sentences, key=lambda s: s.ratio)
+    return {
+        "short": [s for s in by_ratio if s.ratio < 0.7],
+        "long": [s for s in reversed(by_ratio) if s.ratio > 1.4],
+        "again": sorted((s for s in sentences if s.repeats), key=lambda s: -s.repeats),
     }
-    return {kind: sorted(found, key=found.__getitem__) for kind, found in kinds.items()}
 
 
 def _beside(
@@ -121,14 +108,13 @@ def _beside(
 ) -> dict[str, Any]:
     """Compare with another system: significance, and where they are furthest apart."""
     mine, theirs = ([s.hypothesis for s in system] for system in (sentences, others))
+    references = [s.reference for s in sentences]
     pairs = list(zip(sentences, others, strict=True))
     gaps = sorted(pairs, key=lambda pair: pair[1].bleu - pair[0].bleu)
     return {
         "name": name,
         "origin": origin,
-        "tests": compare(
-            mine, theirs, [s.reference for s in sentences], language, ("bleu", "chrf")
-        ),
+        "tests": compare(mine, theirs, references, language, ("bleu", "chrf")),
         "same": sum(a.hypothesis == b.hypothesis for a, b in pairs),
         "ahead": [a for a, b in gaps if a.bleu > b.bleu][:SHOWN],
         "behind": [a for a, b in reversed(gaps) if a.bleu < b.bleu][:SHOWN],
@@ -165,28 +151,27 @@ def report_page(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        lstrip_blocks=True,
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
     return environment.get_template("report.html.j2").render(
         run=folder.name,
         data=data,
         split=split,
-        count=len(sentences),
         origin=origin_words(scores),
         scores={k: v for k, v in scores.items() if isinstance(v, dict) and "signature" in v},
         curves=_curves(folder / "train.jsonl"),
-        lengths=by_length(sentences, data.tgt),
-        rarities=by_rarity(sentences, seen, data.tgt) if seen else [],
+        lengths=breakdown.by_length(sentences, data.tgt),
+        rarities=breakdown.by_rarity(sentences, seen, data.tgt) if seen else [],
         absent=absent,
-        unseen=unseen_share(sources, seen),
-        unknown=_unknown(translator.src_tokenizer, sources),
-        unknown_references=_unknown(translator.tgt_tokenizer, references),
-        unknown_token=SPECIALS[UNK],
-        unknown_written=sum(s.hypothesis.count(SPECIALS[UNK]) for s in sentences),
+        unseen=breakdown.unseen_share(sources, seen),
+        unknown_source=_unknown(translator.src_tokenizer, sources),
+        unknown_reference=_unknown(translator.tgt_tokenizer, references),
+        unk=SPECIALS[UNK],
+        unk_written=sum(s.hypothesis.count(SPECIALS[UNK]) for s in sentences),
         other=None if other is None else _beside(sentences, *other, data.tgt),
-        doubtful=_doubtful(sentences),
+        **_doubtful(sentences),
         ranked=ranked,
+        sentences=sentences,
         shown=SHOWN,
         attention=_attention(translator, typical),
     )
