@@ -6,7 +6,7 @@ Shapes: T target tokens, S source tokens, Tw target words, Sw source words.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,8 @@ class AlignmentErrorRate:
     predicted_and_possible: int = 0
 
     def __add__(self, other: AlignmentErrorRate) -> AlignmentErrorRate:
-        return AlignmentErrorRate(
-            self.predicted + other.predicted,
-            self.sure + other.sure,
-            self.predicted_and_sure + other.predicted_and_sure,
-            self.predicted_and_possible + other.predicted_and_possible,
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return AlignmentErrorRate(*(mine + theirs for mine, theirs in pairs))
 
     @property
     def precision(self) -> float:
@@ -83,14 +79,6 @@ def hard_alignment(weights: Weights) -> list[Link]:
     return [(int(s), t) for t, s in enumerate(best) if weights[t, s] > 0]
 
 
-def _membership(words: Sequence[int]) -> Weights:
-    """Return the (words, tokens) 0/1 matrix of which token belongs to which word."""
-    numbers = np.asarray(words, dtype=np.int64).reshape(-1)
-    count = int(numbers.max(initial=-1)) + 1
-    member: Weights = (numbers[None, :] == np.arange(count)[:, None]).astype(np.float64)
-    return member
-
-
 def merge_to_words(weights: Weights, src_words: Sequence[int], tgt_words: Sequence[int]) -> Weights:
     """Turn subword attention (T, S) into word attention (Tw, Sw).
 
@@ -107,11 +95,9 @@ def merge_to_words(weights: Weights, src_words: Sequence[int], tgt_words: Sequen
             f"weights {weights.shape} do not fit {len(tgt_words)} target and "
             f"{len(src_words)} source tokens"
         )
-    source, target = _membership(src_words), _membership(tgt_words)
-    pieces = np.maximum(target.sum(axis=1, keepdims=True), 1.0)
-    # Columns that belong to no word are left out by selection: 0 x NaN would still be NaN.
-    kept = np.asarray(src_words, dtype=np.int64).reshape(-1) >= 0
-    rows = np.asarray(tgt_words, dtype=np.int64).reshape(-1) >= 0
-    inner = weights.astype(np.float64)[rows][:, kept]
-    merged: Weights = (target[:, rows] / pieces) @ inner @ source[:, kept].T
-    return merged
+    src, tgt = np.asarray(src_words, dtype=np.int64), np.asarray(tgt_words, dtype=np.int64)
+    rows, columns = np.flatnonzero(tgt >= 0), np.flatnonzero(src >= 0)
+    merged: Weights = np.zeros((tgt.max(initial=-1) + 1, src.max(initial=-1) + 1))
+    np.add.at(merged, np.ix_(tgt[rows], src[columns]), weights[np.ix_(rows, columns)])
+    pieces = np.bincount(tgt[rows], minlength=len(merged))
+    return merged / np.maximum(pieces, 1)[:, None]

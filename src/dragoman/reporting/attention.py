@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dragoman.data.captions import captions
 from dragoman.data.tokenizers import EOS, Tokenizer
-from dragoman.decoding.forced import attention_weights, word_attention
+from dragoman.decoding.forced import attention_weights
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.reporting.alignment import (
@@ -139,13 +138,12 @@ def words_of_tokens(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
     return found
 
 
-def spelling(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> list[str]:
+def spelling(tokenizer: Tokenizer, tokens: Sequence[str], text: str) -> list[str]:
     """Return the tokens of a sentence that ends in EOS; unknown words as the text spells them."""
-    tokens = tokenizer.tokens(ids)
-    if not tokenizer.is_subword:  # one token a unit, behind the tag if there is one
-        units = tokenizer.units(text)
-        tokens[len(tokens) - 1 - len(units) : -1] = units
-    return tokens
+    if tokenizer.is_subword:
+        return list(tokens)
+    units = tokenizer.units(text)  # one token a unit, behind the tag if there is one
+    return [*tokens[: len(tokens) - 1 - len(units)], *units, tokens[-1]]
 
 
 def caption_alignment(translator: Translator, split: str) -> AlignmentErrorRate:
@@ -163,27 +161,19 @@ def caption_alignment(translator: Translator, split: str) -> AlignmentErrorRate:
             f"--aer: gold alignments are known for data=captions only, not for {data.name}"
         )
     total = AlignmentErrorRate()
-    entries = captions(split)
-    forwards = data.src == "de"
-    for start in range(0, len(entries), 64):
-        part = entries[start : start + 64]
-        sides = [(e.de, e.en, e.de_words, e.en_words) for e in part]
-        if not forwards:
-            sides = [(en, de, en_words, de_words) for de, en, de_words, en_words in sides]
-        src = [[*translator.encode_line(side[0]), EOS] for side in sides]
-        tgt = [[*translator.tgt_tokenizer.encode(side[1]), EOS] for side in sides]
-        model = translator.models[0]
-        attention = word_attention(model, attention_weights(model, translator.batch(src, tgt)))
-        if attention is None:
+    tokenizers = translator.src_tokenizer, translator.tgt_tokenizer
+    for entry in captions(split):
+        texts, words = [entry.de, entry.en], [entry.de_words, entry.en_words]
+        gold = set(entry.alignment)
+        if data.src != "de":
+            texts, words, gold = texts[::-1], words[::-1], {(e, d) for d, e in gold}
+        attention = attention_of(translator, *texts)
+        if attention.aligning is None:
             raise DragomanError("this model has no attention to align with (model.attention=none)")
-        matrices = attention.float().cpu().numpy()
-        for row, (entry, side) in enumerate(zip(part, sides, strict=True)):
-            matrix = matrices[row][: len(tgt[row]), : len(src[row])]
-            src_tokens = spelling(translator.src_tokenizer, src[row], side[0])
-            tgt_tokens = spelling(translator.tgt_tokenizer, tgt[row], side[1])
-            src_words = words_of_tokens(src_tokens, side[2])
-            tgt_words = words_of_tokens(tgt_tokens, side[3])
-            links = hard_alignment(merge_to_words(np.asarray(matrix), src_words, tgt_words))
-            gold = {(d, e) if forwards else (e, d) for d, e in entry.alignment}
-            total += alignment_error_rate(links, gold)
+        sides = zip(
+            tokenizers, (attention.src_tokens, attention.tgt_tokens), texts, words, strict=True
+        )
+        owners = [words_of_tokens(spelling(t, tokens, text), w) for t, tokens, text, w in sides]
+        matrix = attention[attention.aligning].mean(0)
+        total += alignment_error_rate(hard_alignment(merge_to_words(matrix, *owners)), gold)
     return total

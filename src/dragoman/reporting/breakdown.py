@@ -5,13 +5,12 @@ Words are runs of letters and digits, lower-cased: nothing here depends on a mod
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
-
-import numpy as np
 
 from dragoman.decoding.consensus import sentence_bleu
 from dragoman.evaluation.metrics import METRICS
@@ -56,9 +55,8 @@ def words(text: str) -> list[str]:
 
 
 def _repeated(text: str) -> int:
-    found = words(text)
-    counts = Counter(pairwise(found))
-    return sum(count - 1 for count in counts.values())
+    bigrams = list(pairwise(words(text)))
+    return len(bigrams) - len(set(bigrams))
 
 
 def frequencies(lines: Iterable[str]) -> Counter[str]:
@@ -77,53 +75,42 @@ def sentences_of(
     ]
 
 
-def _label(low: int, high: int | None) -> str:
-    if high is None:
-        return f"{low} or more"
-    return str(high) if low == high else f"{low} to {high}"
-
-
-def buckets(
-    sentences: Sequence[Sentence],
-    value: Callable[[Sentence], int],
-    ends: Sequence[int],
-    language: str,
+def _buckets(
+    sentences: Sequence[Sentence], values: Sequence[int], ends: Sequence[int], language: str
 ) -> list[Bucket]:
-    """Score the sentences whose ``value`` falls between one end and the next; empty ones are gone.
+    """Score the sentences whose value lies above one end and up to the next; empty ones are gone.
 
     ``language`` is the target's. BLEU is that of the bucket's sentences as a corpus.
     """
     found = []
-    values = np.array([value(sentence) for sentence in sentences])
-    low = min(0, *ends)
-    for end in (*ends, None):
-        inside = (values >= low) & (values <= (np.inf if end is None else end))
-        chosen = [sentence for sentence, there in zip(sentences, inside, strict=True) if there]
-        if chosen:
-            hypotheses, references = [s.hypothesis for s in chosen], [s.reference for s in chosen]
-            sizes = [sum(len(words(text)) for text in side) for side in (hypotheses, references)]
-            score = METRICS["bleu"](hypotheses, references, language).score
-            label = _label(low, end)
-            found.append(Bucket(label, len(chosen), score, sizes[0] / max(1, sizes[1])))
-        low = low if end is None else end + 1
+    for below, end in pairwise((-1, *ends, math.inf)):
+        chosen = [s for s, value in zip(sentences, values, strict=True) if below < value <= end]
+        if not chosen:
+            continue
+        low = int(below) + 1
+        label = (
+            f"{low} or more" if end == math.inf else f"{low} to {end}" if low < end else f"{low}"
+        )
+        sides = [s.hypothesis for s in chosen], [s.reference for s in chosen]
+        written, expected = (sum(len(words(text)) for text in side) for side in sides)
+        bleu = METRICS["bleu"](*sides, language).score
+        found.append(Bucket(label, len(chosen), bleu, written / max(1, expected)))
     return found
 
 
 def by_length(sentences: Sequence[Sentence], language: str) -> list[Bucket]:
     """Score by the number of source words."""
-    return buckets(sentences, lambda s: len(words(s.source)), LENGTHS, language)
+    lengths = [len(words(s.source)) for s in sentences]
+    return _buckets(sentences, lengths, LENGTHS, language)
 
 
 def by_rarity(sentences: Sequence[Sentence], seen: Counter[str], language: str) -> list[Bucket]:
     """Score by how often the rarest source word of a sentence was seen in training."""
-
-    def rarest(sentence: Sentence) -> int:
-        return min((seen[word] for word in words(sentence.source)), default=0)
-
-    return buckets(sentences, rarest, COUNTS, language)
+    rarest = [min((seen[word] for word in words(s.source)), default=0) for s in sentences]
+    return _buckets(sentences, rarest, COUNTS, language)
 
 
 def unseen_share(lines: Iterable[str], seen: Counter[str]) -> float:
     """Return the share of words that training never showed."""
-    every = [word for line in lines for word in words(line)]
-    return sum(not seen[word] for word in every) / max(1, len(every))
+    counts = frequencies(lines)
+    return sum(counts[word] for word in counts if not seen[word]) / max(1, counts.total())

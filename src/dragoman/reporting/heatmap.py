@@ -1,8 +1,8 @@
 """Attention weights as labelled heat maps.
 
-Figures are made with ``matplotlib.figure.Figure`` on the Agg canvas, never with pyplot, which
-keeps every figure in a global list and looks for a screen. Matplotlib is imported when the first
-figure is drawn, because importing it takes about a second.
+Figures are made with ``matplotlib.figure.Figure``, never with pyplot, which keeps every figure in a
+global list and looks for a screen. Import this file where a figure is drawn, not before: matplotlib
+takes about a second.
 
 Shapes: H heads, T target tokens (rows), S source tokens (columns).
 """
@@ -12,58 +12,72 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font, get_font_names
+from matplotlib.transforms import BboxTransformFrom, TransformedBbox
 
 from dragoman.errors import DragomanError
 from dragoman.files import write_atomic
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
-    from matplotlib.figure import Figure
-
 Weights = npt.NDArray[np.floating]
 
-INK, FAINT, MISSING = "#1d2733", "#6b7683", "#e3e3e3"
+INK, FAINT = "#1d2733", "#6b7683"
 # Light to dark with evenly falling lightness, so that twice the weight looks twice as dark.
 SHADES = ("#fbfaf6", "#e0eee6", "#b5dcd2", "#7cc0c0", "#479cb2", "#27759f", "#1f4e83", "#16264f")
-# DejaVu Sans comes with matplotlib; the others add scripts it lacks, where they are installed.
-FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Devanagari",
-         "Noto Sans Thai", "Noto Emoji", "Arial Unicode MS")  # fmt: skip
+COLOURS = LinearSegmentedColormap.from_list("attention", SHADES).with_extremes(bad="#e3e3e3")
+STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a token may hold dollar signs
+    "text.color": INK,
+    "axes.edgecolor": "#c9d0d6",
+    "axes.linewidth": 0.6,
+}
+FONT = "DejaVu Sans"  # comes with matplotlib
+OTHER_FONTS = ("Noto Sans CJK JP", "Arial Unicode MS")  # and those called after their script
 JOINER = "\N{HALFWIDTH BLACK SQUARE}"  # the word tokenizer's mark for "no space before"
 LONGEST_LABEL = 24
 DPI = 150
+MARGIN, GAP, FOOT, SHORTEST_STEP = 0.22, 0.22, 0.34, 0.9  # around and between maps, in inches
 
 
-@lru_cache(maxsize=1)
-def colormap() -> Colormap:
-    """Return the colours of all heat maps: paper for 0, dark blue for the most, grey for NaN."""
-    from matplotlib.colors import LinearSegmentedColormap
+def _fonts(text: str) -> list[str]:
+    """Return the installed fonts that draw a text; warn of the scripts that none of them has."""
+    fonts, drawn = [FONT], set(get_font(findfont(FONT)).get_charmap())
+    # A letter's name begins with its script: "THAI CHARACTER KO KAI".
+    scripts = {ord(sign): unicodedata.name(sign, "?").split()[0] for sign in text if sign.isalpha()}
+    if not scripts.keys() <= drawn:
+        names = {*OTHER_FONTS, *(f"Noto Sans {script.title()}" for script in scripts.values())}
+        fonts += sorted(names.intersection(get_font_names()), reverse=True)
+        drawn |= {code for name in fonts for code in get_font(findfont(name)).get_charmap()}
+    missing = sorted({script for code, script in scripts.items() if code not in drawn})
+    if missing:
+        warnings.warn(
+            f"no font here has {', '.join(missing)} letters, which are drawn as boxes; install the "
+            "Noto fonts (Debian and Ubuntu: fonts-noto-cjk, fonts-noto-core)",
+            stacklevel=4,
+        )
+    return fonts
 
-    return LinearSegmentedColormap.from_list("attention", SHADES).with_extremes(bad=MISSING)
 
-
-@lru_cache(maxsize=1)
-def _fonts() -> list[str]:
-    from matplotlib import font_manager
-
-    installed = set(font_manager.get_font_names())
-    return [FONTS[0], *(name for name in FONTS[1:] if name in installed)]
+def _line(text: str, instead: str) -> str:
+    """Make any text drawable in one line: no breaks, control signs or lone surrogates."""
+    return "".join(sign if sign.isprintable() else instead for sign in text)
 
 
 def _label(token: str) -> str:
-    """Make any token drawable: no line breaks, control signs, lone surrogates or endless words."""
+    """Make any token a label: never empty, never endless."""
     token = token.removeprefix(JOINER) or token  # says "no space before": not worth a glyph here
-    text = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in token)
-    text = text or "\N{OPEN BOX}"
+    text = _line(token, "\N{REPLACEMENT CHARACTER}") or "\N{OPEN BOX}"
     return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
 
 
@@ -81,162 +95,89 @@ def _scale(weights: Weights) -> tuple[float, float]:
     return bottom, next((step for step in steps if top <= step * (1 + 1e-3)), top)
 
 
-def _check(weights: Weights, src_tokens: Sequence[str], tgt_tokens: Sequence[str]) -> None:
-    expected = (len(tgt_tokens), len(src_tokens))
-    if weights.shape[-2:] != expected or 0 in weights.shape:
-        raise ValueError(
-            f"weights of shape {weights.shape} do not fit {expected[0]} target and "
-            f"{expected[1]} source tokens (at least one each)"
-        )
-
-
-class _Sheet:
-    """A figure whose parts are placed in inches, once their labels have been measured."""
-
-    def __init__(self) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self.figure: Figure = Figure(figsize=(1, 1), dpi=DPI, facecolor="white")
-        self.canvas = FigureCanvasAgg(self.figure)
-
-    def sizes(
-        self, texts: Sequence[str], size: float, rotation: float = 0.0, weight: str = "normal"
-    ) -> list[tuple[float, float]]:
-        """Return the (width, height) of each text in inches."""
-        renderer: Any = self.canvas.get_renderer()  # type: ignore[no-untyped-call]
-        sizes = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # glyphs the font lacks are drawn as boxes
-            for text in texts:
-                style: dict[str, Any] = {"size": size, "rotation": rotation, "weight": weight}
-                probe = self.figure.text(0, 0, text, family=_fonts(), parse_math=False, **style)
-                box = probe.get_window_extent(renderer)
-                probe.remove()
-                sizes.append((box.width / DPI, box.height / DPI))
-        return sizes
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Add axes; all in inches, from the figure's upper left corner."""
-        wide, high = self.figure.get_size_inches()
-        box = (left / wide, 1 - (top + height) / high, width / wide, height / high)
-        return self.figure.add_axes(box)
-
-    def write(self, left: float, top: float, text: str, **style: Any) -> None:
-        """Write a text with its upper left corner (unless ``style`` says otherwise) at a place."""
-        wide, high = self.figure.get_size_inches()
-        style = {"va": "top", "ha": "left", "color": INK, **style}
-        self.figure.text(
-            left / wide, 1 - top / high, text, family=_fonts(), parse_math=False, **style
-        )
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """The token labels around a heat map and the room they take, in inches."""
-
-    src: list[str]
-    tgt: list[str]
-    font: float
-    rotation: float
-    above: float
-    left: float
-    overhang: float  # of slanted source labels beyond the right edge
-
-
-def _measure(sheet: _Sheet, src: Sequence[str], tgt: Sequence[str], cell: float) -> _Labels:
-    src, tgt = [_label(token) for token in src], [_label(token) for token in tgt]
+def _map(
+    axes: Axes, weights: Weights, norm: Normalize, src: list[str], tgt: list[str], cell: float
+) -> None:
+    """Fill axes with one map, its source labels above (none if empty) and its target labels."""
     font = min(max(cell * 72 * 0.55, 5.0), 11.0)
-    flat = sheet.sizes(src, font)
-    if max(width for width, _ in flat) <= cell * 0.92:
-        rotation = 0.0
-    else:
-        # Slanted labels are easier to read, but need room: lines must not touch.
-        rotation = 45.0 if cell * math.sin(math.pi / 4) >= font / 72 * 1.25 else 90.0
-    boxes = sheet.sizes(src, font, rotation) if rotation else flat
-    overhang = 0.0
-    if rotation == 45.0:
-        ends = [(column + 0.5) * cell + box[0] for column, box in enumerate(boxes)]
-        overhang = max(0.0, max(ends) - cell * len(src))
-    above = max(height for _, height in boxes) + 0.08
-    left = max(width for width, _ in sheet.sizes(tgt, font)) + 0.1
-    return _Labels(src, tgt, font, rotation, above, left, overhang)
+    line = min(0.9, font * 0.08)
+    axes.pcolormesh(weights, cmap=COLOURS, norm=norm, edgecolors="white", linewidth=line)
+    axes.invert_yaxis()
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, labelsize=font, labelcolor=INK)
+    axes.set_yticks(np.arange(len(tgt)) + 0.5, tgt)
+    places = np.arange(len(src)) + 0.5
+    axes.set_xticks(places, src)
+    widths = [label.get_window_extent().width for label in axes.get_xticklabels()]
+    if max(widths, default=0) > 0.92 * cell * DPI:
+        # Slanted labels are easier to read than upright ones, but need room: they must not touch.
+        slanted = cell * math.sin(math.pi / 4) >= font / 72 * 1.25
+        angle, place = (45, "baseline") if slanted else (90, "center")
+        axes.set_xticks(places, src, rotation=angle, va=place, ha="left", rotation_mode="anchor")
+    if cell < 0.5:
+        return
+    style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "size": font * 0.8}
+    for row, column in np.argwhere(weights >= 0.005).tolist():
+        weight = float(weights[row, column])
+        colour = "white" if norm(weight) > 0.55 else INK
+        axes.text(column + 0.5, row + 0.5, f"{weight:.2f}", color=colour, **style)
 
 
 def _draw(
-    axes: Axes, weights: Weights, scale: tuple[float, float], labels: _Labels, numbers: bool = False
-) -> Any:
-    """Fill axes with one map, labels not included; return what a colour bar needs."""
-    rows, columns = weights.shape
-    mesh = axes.pcolormesh(
-        np.ma.masked_invalid(weights),
-        cmap=colormap(),
-        vmin=scale[0],
-        vmax=scale[1],
-        edgecolors="white",
-        linewidth=min(0.9, labels.font * 0.08),
-    )
-    axes.set_xlim(0, columns)
-    axes.set_ylim(rows, 0)
-    axes.tick_params(length=0, labelsize=labels.font, labelcolor=INK)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_edgecolor("#c9d0d6")
-        spine.set_linewidth(0.6)
-    if numbers:
-        for row, column in zip(*np.nonzero(np.nan_to_num(weights) >= 0.005), strict=True):
-            value = float(weights[row, column])
-            share = (value - scale[0]) / (scale[1] - scale[0] or 1.0)
-            axes.text(
-                column + 0.5,
-                row + 0.5,
-                f"{value:.2f}",
-                ha="center",
-                va="center_baseline",
-                size=labels.font * 0.8,
-                color="white" if share > 0.45 else INK,
-            )
-    return mesh
+    weights: Weights,
+    src_tokens: Sequence[str],
+    tgt_tokens: Sequence[str],
+    title: str,
+    cell: float,
+    across: int | None = None,
+) -> Figure:
+    """Draw maps, (H, T, S), of cells ``cell`` wide: one alone, or numbered in rows of ``across``.
 
-
-def _label_source(axes: Axes, labels: _Labels) -> None:
-    axes.xaxis.tick_top()
-    axes.tick_params(axis="x", length=0, pad=3)
-    axes.set_xticks(
-        np.arange(len(labels.src)) + 0.5,
-        labels.src,
-        rotation=labels.rotation,
-        rotation_mode="anchor",
-        ha={0.0: "center", 45.0: "left", 90.0: "left"}[labels.rotation],
-        va={0.0: "bottom", 45.0: "baseline", 90.0: "center"}[labels.rotation],
-        family=_fonts(),
-        parse_math=False,
-    )
-
-
-def _label_target(axes: Axes, labels: _Labels) -> None:
-    axes.tick_params(axis="y", length=0, pad=4)
-    axes.set_yticks(np.arange(len(labels.tgt)) + 0.5, labels.tgt, family=_fonts(), parse_math=False)
-
-
-def _colour_bar(sheet: _Sheet, mesh: Any, left: float, top: float, height: float) -> None:
-    bar = sheet.figure.colorbar(mesh, cax=sheet.axes(left, top, BAR_WIDTH, height))
-    bar.outline.set_visible(False)
-    bar.ax.locator_params(nbins=5)
-    bar.ax.tick_params(length=0, labelsize=8, labelcolor=FAINT, pad=3)
-
-
-def _title_lines(sheet: _Sheet, title: str, width: float, size: float) -> list[str]:
-    """Break a title into lines no wider than ``width`` inches."""
-    text = "".join(sign if sign.isprintable() else " " for sign in title).strip()
-    if not text:
-        return []
-    wide = sheet.sizes([text], size, weight="bold")[0][0]
-    return textwrap.wrap(text, max(10, int(len(text) * width / wide * 0.95)))
-
-
-PAD, TITLE, CAPTION, BAR_WIDTH, BAR_BLOCK = 0.22, 12.0, 0.2, 0.13, 0.7
+    Parts are placed in inches, on a figure of one by one; in the end it is cut to what is on it.
+    """
+    _, rows, columns = weights.shape
+    if (rows, columns) != (len(tgt_tokens), len(src_tokens)) or 0 in weights.shape:
+        raise ValueError(
+            f"weights of shape {weights.shape} do not fit {len(tgt_tokens)} target and "
+            f"{len(src_tokens)} source tokens (at least one each)"
+        )
+    src, tgt = [_label(token) for token in src_tokens], [_label(token) for token in tgt_tokens]
+    title = _line(title, " ").strip()
+    norm = Normalize(*_scale(weights))
+    width, height = columns * cell, rows * cell
+    # Slanted labels of one map must not run into those of the next.
+    step = max(width + GAP, SHORTEST_STEP)
+    style = {**STYLE, "font.family": _fonts("".join([*src, *tgt, title]))}
+    small: dict[str, Any] = {"size": 8, "color": FAINT, "labelpad": 5}
+    figure = Figure(figsize=(1, 1), dpi=DPI, facecolor="white")
+    with rc_context(style), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of signs that no font has
+        for head, matrix in enumerate(weights):
+            row, column = divmod(head, across or 1)
+            axes = figure.add_axes((column * step, -row * (height + FOOT), width, height))
+            _map(axes, matrix, norm, [] if row else src, [] if column else tgt, cell)
+            axes.xaxis.set_label_position("bottom" if across else "top")
+            if across:
+                axes.set_xlabel(f"head {head}", **small)
+            else:
+                axes.set_xlabel("source", loc="left", **small)
+                axes.set_ylabel("target", loc="bottom", **small)
+        first, corner = figure.axes[0], figure.axes[(across or 1) - 1]
+        letters = int(max(2.7, (len(weights[:across]) - 1) * step + width + 0.7) / 0.115)
+        text = textwrap.fill(title, letters)
+        first.set_title(text, loc="left", size=12, weight="bold", pad=10)
+        bar = min(height, 3.0)
+        place = (1 + 0.2 / width, 0.5 - bar / height / 2, 0.13 / width, bar / height)
+        colours = figure.colorbar(corner.collections[0], cax=corner.inset_axes(place))
+        colours.outline.set_visible(False)
+        colours.ax.locator_params(nbins=min(5, round(bar * 4)))
+        colours.ax.tick_params(length=0, labelsize=8, labelcolor=FAINT)
+        paper = figure.get_tightbbox().padded(MARGIN)
+    figure.set_size_inches(paper.width, paper.height)
+    cut = BboxTransformFrom(paper)
+    for axes in figure.axes:
+        axes.set_position(TransformedBbox(axes.get_position(), cut).bounds)
+    return figure
 
 
 def attention_figure(
@@ -250,29 +191,8 @@ def attention_figure(
     Raises:
         ValueError: if the tokens do not fit the shape of ``weights`` or there are none.
     """
-    _check(weights, src_tokens, tgt_tokens)
-    rows, columns = weights.shape
-    cell = min(max(8.0 / max(rows, columns), 0.17), 0.5)
-    sheet = _Sheet()
-    labels = _measure(sheet, src_tokens, tgt_tokens, cell)
-    width, height = columns * cell, rows * cell
-    left = PAD + CAPTION + labels.left
-    wide = max(left + width + max(labels.overhang, BAR_BLOCK) + PAD, 3.2)
-    lines = _title_lines(sheet, title, wide - 2 * PAD, TITLE)
-    top = PAD + len(lines) * 0.23 + 0.08 + CAPTION + labels.above
-    sheet.figure.set_size_inches(wide, top + height + PAD)
-
-    axes = sheet.axes(left, top, width, height)
-    mesh = _draw(axes, weights, _scale(weights), labels, numbers=cell >= 0.5)
-    _label_source(axes, labels)
-    _label_target(axes, labels)
-    bar = min(height, 3.0)
-    _colour_bar(sheet, mesh, left + width + 0.2, top + (height - bar) / 2, bar)
-    for number, line in enumerate(lines):
-        sheet.write(PAD, PAD + number * 0.23, line, size=TITLE, weight="bold")
-    sheet.write(left, top - labels.above - CAPTION, "source", size=8, color=FAINT)
-    sheet.write(PAD, top + height, "target", size=8, color=FAINT, rotation=90, va="bottom")
-    return sheet.figure
+    cell = min(max(8.0 / max(1, *weights.shape), 0.17), 0.5)
+    return _draw(weights[None], src_tokens, tgt_tokens, title, cell)
 
 
 def attention_grid(
@@ -285,40 +205,9 @@ def attention_grid(
     Raises:
         ValueError: if the tokens do not fit the shape of ``weights`` or there are none.
     """
-    _check(weights, src_tokens, tgt_tokens)
-    heads, rows, columns = weights.shape
-    across = min(4, heads) if heads != 6 else 3
-    down = math.ceil(heads / across)
-    cell = min(max(3.4 / max(rows, columns), 0.09), 0.3)
-    sheet = _Sheet()
-    labels = _measure(sheet, src_tokens, tgt_tokens, cell)
-    width, height, gap, foot = columns * cell, rows * cell, 0.22, 0.34
-    # Slanted labels of one map must not run into those of the next.
-    step = max(width + gap, 0.9)
-    left, body = PAD + labels.left, across * step - gap
-    wide = max(left + body + max(labels.overhang, BAR_BLOCK) + PAD, 3.2)
-    lines = _title_lines(sheet, title, wide - 2 * PAD, TITLE)
-    top = PAD + len(lines) * 0.23 + 0.08 + labels.above
-    sheet.figure.set_size_inches(wide, top + down * (height + foot) + PAD / 2)
-
-    mesh, scale = None, _scale(weights)
-    for head in range(heads):
-        row, column = divmod(head, across)
-        x, y = left + column * step, top + row * (height + foot)
-        axes = sheet.axes(x, y, width, height)
-        mesh = _draw(axes, weights[head], scale, labels)
-        if row == 0:
-            _label_source(axes, labels)
-        if column == 0:
-            _label_target(axes, labels)
-        sheet.write(
-            x + width / 2, y + height + 0.06, f"head {head}", size=8, color=FAINT, ha="center"
-        )
-    bar = min(height, 2.5)
-    _colour_bar(sheet, mesh, left + body + 0.2, top + (height - bar) / 2, bar)
-    for number, line in enumerate(lines):
-        sheet.write(PAD, PAD + number * 0.23, line, size=TITLE, weight="bold")
-    return sheet.figure
+    across = 3 if len(weights) == 6 else min(4, len(weights))
+    cell = min(max(3.4 / max(1, *weights.shape[1:]), 0.09), 0.3)
+    return _draw(weights, src_tokens, tgt_tokens, title, cell, across)
 
 
 def figure_png(figure: Figure, dpi: int = DPI) -> bytes:
