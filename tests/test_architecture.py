@@ -16,7 +16,7 @@ HOUSE = ROOT / "src" / "dragoman"
 # From left to right. Rooms between the same bars do not know each other.
 ORDER = [
     ("errors",),
-    ("files",),
+    ("files", "search_path"),
     ("config",),
     ("plugins",),
     ("settings",),
@@ -27,7 +27,7 @@ ORDER = [
     ("evaluation", "export"),
     ("reporting",),
     ("training",),
-    ("api",),
+    ("api", "launch"),
     ("commands",),
     ("cli",),
 ]

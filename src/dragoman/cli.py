@@ -1,4 +1,4 @@
-"""The ``dragoman`` command, and what ``train.py`` hands over to."""
+"""The ``dragoman`` command."""
 
 from __future__ import annotations
 
@@ -12,19 +12,8 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from dragoman import __version__, commands
-from dragoman.config import Config
-from dragoman.errors import DragomanError
+from dragoman.errors import DragomanError, report, warn
 from dragoman.plugins import from_arguments
-from dragoman.runs import run_of
-
-# The exit code of every error; what went wrong is said in words.
-FAILED = 2
-
-
-def report(problem: BaseException) -> int:
-    """Print an error as one line; return the exit code."""
-    print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
-    return FAILED
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,28 +28,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is no number of translations")
     return int(text)
-
-
-def _warn(message: Any, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
-def run_training(config: Config, experiment: str | None) -> int:
-    """Train the run of a config; return the process's exit code."""
-    from dragoman.training.loop import Stopped, train
-
-    warnings.showwarning = _warn
-    try:
-        train(config, run_of(config, experiment))
-    except DragomanError as problem:
-        return report(problem)
-    except Stopped as stop:
-        print(f"{stop}; the same command goes on from there", file=sys.stderr)
-        return 128 + stop.number
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -139,7 +106,7 @@ def _drop_output() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``dragoman`` command; return the exit code."""
-    warnings.showwarning = _warn
+    warnings.showwarning = warn
     words = parser()
     try:
         argv = from_arguments(sys.argv[1:] if argv is None else argv)

@@ -1,9 +1,14 @@
-"""The one exception that is meant for the user."""
+"""The one exception that is meant for the user, and how it is shown."""
 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+# The exit code of every error; what went wrong is said in words.
+FAILED = 2
 
 
 class DragomanError(Exception):
@@ -13,9 +18,23 @@ class DragomanError(Exception):
     """
 
 
-def nearest(wrong: str, accepted: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the accepted word nearest to ``wrong``, or ``""``."""
-    close = difflib.get_close_matches(wrong, list(accepted), n=1, cutoff=0.5)
+def report(problem: BaseException) -> int:
+    """Print an error as one line; return the exit code."""
+    print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+    return FAILED
+
+
+def warn(message: Any, *_: Any, **__: Any) -> None:
+    """Print a warning as one line, in the place of ``warnings.showwarning``."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def nearest(wrong: str, accepted: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return ``"; did you mean 'x'?"`` for the accepted word nearest to ``wrong``, or ``""``.
+
+    ``cutoff`` is the least likeness, from 0 to 1.
+    """
+    close = difflib.get_close_matches(wrong, list(accepted), n=1, cutoff=cutoff)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
