@@ -59,7 +59,7 @@ lint: $(VENV)/.ready-dev  ## ruff and mypy
 	@$(BIN)/mypy
 
 data: $(VENV)/.ready  ## fetch Multi30k (MULTI30K=<folder> copies it; ARGS="--languages de en")
-	@$(BIN)/python scripts/get_multi30k.py $(if $(MULTI30K),--from $(MULTI30K)) $(ARGS)
+	@$(BIN)/dragoman data $(if $(MULTI30K),--from $(MULTI30K)) $(ARGS)
 
 train: $(VENV)/.ready  ## train EXPERIMENT, or go on with it
 	@$(BIN)/python train.py +experiment=$(EXPERIMENT) $(ARGS)

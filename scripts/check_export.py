@@ -18,13 +18,12 @@ from pathlib import Path
 
 import torch
 
-from dragoman.compose import fail
 from dragoman.config import DecodeConfig, TransformerConfig
 from dragoman.data.sources import read_pairs
 from dragoman.data.tokenizers import EOS
 from dragoman.decoding.search import search
 from dragoman.decoding.translator import Translator, load_translator
-from dragoman.errors import DragomanError
+from dragoman.errors import DragomanError, report
 from dragoman.evaluation.metrics import METRICS
 from dragoman.export.export import export, write_export
 from dragoman.runs import find_run
@@ -143,7 +142,7 @@ def main() -> None:
             else:
                 check_onnx(translator, sources, Path(folder))
     except DragomanError as problem:
-        fail(problem)
+        raise SystemExit(report(problem)) from None
 
 
 if __name__ == "__main__":

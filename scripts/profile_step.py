@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dragoman.compose import compose_config, fail
+from dragoman.compose import compose_config
 from dragoman.data.batching import Batch, Bucket
-from dragoman.errors import DragomanError
+from dragoman.errors import DragomanError, report
 from dragoman.models.fast import linear
 from dragoman.models.fast.linear import MULTIPLE, ONEDNN
 from dragoman.models.fast.packing import Packing
@@ -223,7 +223,7 @@ def main() -> None:
             trainer = Trainer(config, Run(Path(folder)), Ranks())
             figures = measure(trainer, arguments.steps, arguments.rounds)
     except DragomanError as problem:
-        fail(problem)
+        raise SystemExit(report(problem)) from None
     print("STEP")
     print(
         f"{figures['milliseconds_per_step']:.0f} ms a step on {figures['threads']} threads, "

@@ -34,10 +34,9 @@ from pathlib import Path
 
 import results_page as page
 from dragoman import settings
-from dragoman.compose import fail
 from dragoman.config import Config, DataConfig
 from dragoman.data.sources import read_pairs, splits_of
-from dragoman.errors import DragomanError
+from dragoman.errors import DragomanError, report
 from dragoman.files import write_atomic
 from dragoman.models.weights import read_tensors
 from dragoman.runs import Run, find_run, read_state
@@ -299,7 +298,7 @@ def main(words: list[str] | None = None) -> None:
         if problems:
             raise DragomanError("the page lacks what did not end")
     except DragomanError as problem:
-        fail(problem)
+        raise SystemExit(report(problem)) from None
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

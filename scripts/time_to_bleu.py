@@ -41,14 +41,14 @@ COLUMNS = {
 
 def measure(folder: Path, split: str, overrides: list[str]) -> None:
     """Train, score and print the figures: what the clock runs for."""
-    from dragoman.compose import compose_config, fail
-    from dragoman.errors import DragomanError
+    from dragoman.compose import compose_config
+    from dragoman.errors import DragomanError, report
 
     try:
         config, _ = compose_config(ROOT / "configs", overrides)
         print(json.dumps(train_and_score(config, folder, split)), flush=True)
     except DragomanError as problem:
-        fail(problem)
+        raise SystemExit(report(problem)) from None
 
 
 def train_and_score(config: Any, folder: Path, split: str) -> dict[str, Any]:

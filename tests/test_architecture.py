@@ -16,7 +16,7 @@ HOUSE = ROOT / "src" / "dragoman"
 # From left to right. Rooms between the same bars do not know each other.
 ORDER = [
     ("errors",),
-    ("files",),
+    ("files", "search_path"),
     ("config",),
     ("plugins",),
     ("settings",),
@@ -27,9 +27,10 @@ ORDER = [
     ("evaluation", "export"),
     ("reporting",),
     ("training",),
-    ("api",),
+    ("api", "launch"),
     ("commands",),
     ("cli",),
+    ("__main__",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 

@@ -1,20 +1,28 @@
-"""The command line of ``train.py``: what Hydra would refuse in many lines is refused in one."""
+"""The words of a training command: what is wrong with them is said in one line."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from dragoman.compose import MOST_JOBS, _jobs, _parse, check_command_line, compose_config, options
+from dragoman.compose import MOST_JOBS, Composer, compose_config, composer
 from dragoman.config import RNNConfig, TransformerConfig
 from dragoman.errors import DragomanError
 from tinyruns import CONFIGS
 
 REFUSED = {
     "misspelt key": ("train.lrr=1", "there is no key 'train.lrr'; did you mean 'train.lr'?"),
+    "key in other words": ("train.learning_rate=1", "did you mean 'train.lr'?"),
+    "key in other words, no section": ("learning_rate=1", "did you mean 'train.lr'?"),
+    "key without section": ("lr=0.1", "there is no key 'lr'; did you mean 'train.lr'?"),
+    "one of two without section": ("attention_dropout=0", "did you mean 'model.attention_dropout'"),
     "misspelt section": ("trian.lr=1", "there is no key 'trian.lr'; did you mean 'train.lr'?"),
     "key with plus": ("+train.foo=1", "there is no key 'train.foo'; did you mean"),
     "key with two plus": ("++train.foo=1", "there is no key 'train.foo'; did you mean"),
-    "new section": ("++foo.bar=1", "there is no key 'foo'"),
+    "new section": ("++foo.bar=1", "there is no key 'foo.bar'"),
+    "key that is there with plus": ("+train.lr=1", "remove + prefix: 'train.lr=1'"),
     "misspelt group": ("modle=rnn", "there is no key 'modle'; did you mean 'model'?"),
     "misspelt choice": (
         "model=rn",
@@ -24,25 +32,34 @@ REFUSED = {
     "misspelt experiment": ("+experiment=transfomer", "did you mean 'transformer'?"),
     "strange experiment": ("+experiment=qqq", "there is no such experiment, expected"),
     "experiment without plus": ("experiment=transformer", "+experiment=transformer"),
-    "no experiment": ("+experiment=null", "expected experiment=NAME"),
-    "group with plus": ("+model=rnn", "name it without a plus: model=rnn"),
-    "group left empty": ("train=null", "train=null: expected train=NAME"),
+    "no experiment": ("+experiment=null", "expected one experiment=NAME"),
+    "several choices": ("model=[rnn,transformer]", "expected one model=NAME"),
+    "group with plus": ("+model=rnn", "Multiple values for model"),
+    "group left empty": ("train=null", "train=null: expected one train=NAME"),
+    "group somewhere else": ("data@foo=files", "data@foo"),
     "architecture by its key": ("model.name=rnn", "choose the architecture with model=rnn"),
-    "word for a number": ("train.lr=abc", "train.lr=abc: Value 'abc'"),
-    "fraction for a whole number": ("train.max_steps=1.5", "train.max_steps=1.5: Value '1.5'"),
-    "list for a number": ("train.max_steps=[1,2]", "could not be converted to Integer"),
-    "null for a number": ("train.max_steps=null", "is not Optional"),
-    "nothing for a number": ("train.lr=", "could not be converted to Float"),
-    "no truth value": ("data.tokenizer.joint=maybe", "is not a valid bool"),
+    "key of the other architecture": ("model.cell=gru", "model.cell is for model=rnn"),
+    "word for a number": ("train.lr=abc", "train.lr=abc: 'abc' is not accepted, expected a number"),
+    "fraction for a whole number": ("train.max_steps=1.5", "'1.5' is not accepted, expected a who"),
+    "list for a number": ("train.max_steps=[1,2]", "expected a whole number"),
+    "null for a number": ("train.max_steps=null", "expected a whole number"),
+    "nothing for a number": ("train.lr=", "expected a number"),
+    "no truth value": ("data.tokenizer.joint=maybe", "expected true or false"),
+    "mapping for text": ("+data.files.val={a: b}", "expected text"),
     "not finite": ("train.lr=inf", "train.lr: inf is not a finite number"),
     "out of range": ("model.dropout=1", "model.dropout: 1.0 is out of range, expected at most"),
     "unknown word": ("model.positions=rotari", "did you mean 'rotary'?"),
     "indivisible heads": ("model.num_heads=3", "3 heads do not divide model.d_model=256"),
-    "entry of a list": ("data.corpora=[{foo:1}]", "data.corpora: there is no key 'foo' in it"),
-    "entry of a mapping": ("data.files={a:1}", "+data.files.NAME=VALUE adds an entry"),
-    "scalar for a list": ("data.corpora=3", "data.corpora=3"),
-    "scalar for a section": ("data.tokenizer=spacy", "data.tokenizer=spacy"),
-    "sweep without -m": ("seed=1,2", "Ambiguous value for argument 'seed=1,2'; add -m"),
+    "entry of a list": ("data.corpora=[{foo:1}]", "data.corpora': there is no key 'foo'"),
+    "entry of a mapping": ("data.files={a:1}", "+data.files.a=VALUE adds an entry"),
+    "value of an entry": ("data.corpora.0.weight=x", "'x' is not accepted, expected a number"),
+    "scalar for a list": ("data.corpora=3", "expected a list"),
+    "scalar for a section": ("data.tokenizer=spacy", "'spacy' is not accepted, expected a mapping"),
+    "sweep without -m": ("seed=1,2", "seed=1,2: contains several values; add -m"),
+    "comma without -m": (
+        "data.root=/a,b",
+        "data.root=/a,b: contains a comma or a function; quote it: data.root='\"/a,b\"', or add -m",
+    ),
     "not an override": ("foo", "'foo': not an override, expected key=value"),
     "nothing to override": ("=3", "'=3': not an override, expected key=value"),
     "open bracket": ("train.lr=[1", "train.lr: '[1' cannot be read; quote the values in it"),
@@ -51,79 +68,99 @@ REFUSED = {
         "data.files.val: 'val.{lang}' cannot be read; quote it: 'data.files.val=\"val.{lang}\"'",
     ),
     "index in brackets": ("data.corpora[0].weight=2", "cannot be read"),
-    "unknown option": ("--foo", "--foo: there is no such option"),
     "unknown interpolation": ("train.lr=${train.nothing}", "train.nothing"),
     "missing variable": ("checkpoint_dir=${oc.env:NOT_SET}", "NOT_SET"),
     "deleted key": ("~train.lr", "does not support deletion"),
     "language that is a path": ("data.tgt=a/b", "data.tgt: 'a/b' is not a language code"),
     "three_way without joint": ("data.tokenizer.joint=false", "three_way needs a joint"),
     "device": ("device=gpu", "expected auto, cpu, cuda or cuda:<n>"),
+    "unknown launcher": ("hydra/launcher=nosuch", "no such hydra/launcher, expected basic"),
+    "unknown key of Hydra's": ("hydra.foo=1", "there is no key 'hydra.foo'"),
+    "import of a callback": ("+hydra.callbacks.x._target_=a.B", "may not say what is imported"),
+    "callback in a mapping": ("hydra.callbacks={x: {_target_: a.B}}", "may not say what is impo"),
+    "import by logging": (
+        "+hydra.job_logging.handlers.x.class=a.B",
+        "may not say what is imported",
+    ),
+    "import by a sweeper": ("hydra.sweeper._target_=a.B", "may not say what is imported"),
+    "import by a search": ("hydra.sweeper.custom_search_space=a.b", "may not say what is imported"),
+    "folder elsewhere": ("hydra.searchpath=[pkg://this]", "may not say what is imported"),
 }
 
 
+@pytest.fixture(scope="module")
+def composing() -> Iterator[Composer]:
+    with composer(CONFIGS) as ready:
+        yield ready
+
+
 @pytest.mark.parametrize(("override", "words"), REFUSED.values(), ids=REFUSED)
-def test_refused_in_one_line(override: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        check_command_line(CONFIGS, [override])
-    assert caught.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    assert words in lines[0]
+def test_refused_in_one_line(override: str, words: str, composing: Composer) -> None:
+    with pytest.raises(DragomanError) as caught:
+        composing.config([override])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("overrides", [
+    [],
+    ["train.lr=1e-4", "model.dropout=0"],
+    ["model=rnn", "model.cell=gru"],
+    ["+experiment=transformer", "seed=3"],
+    ["data=files", '+data.files.extra="extra.{lang}"'],
+    ["data=files", "~data.files.test"],
+    ["data=files.yaml"],
+    ["data={max_length: 9}"],
+    ["data.corpora.0.weight=2"],
+    ["++train.lr=1"],
+    ["hydra.verbose=false", "hydra/job_logging=default"],
+    ["run_name=null"],
+])  # fmt: skip
+def test_accepted(overrides: list[str], composing: Composer) -> None:
+    composing.config(overrides)
+
+
+@pytest.mark.parametrize("written", [
+    "2024_01_15", "0.10", "10", "1_0", "1e5", "007", "true", "No", "nan", "+1", "-3",
+    "a-2024", "2024-01-15", "'0.10'", '"1_0"',
+])  # fmt: skip
+def test_text_keeps_its_text(written: str, composing: Composer) -> None:
+    config, _ = composing.config([f"run_name={written}", f"+data.files.extra={written}"])
+    assert config.run_name == config.data.files["extra"] == written.strip("'\"")
+
+
+def test_text_in_lists_and_sweeps_keeps_its_text() -> None:
+    words = ["data.corpora=[{split: 0.10, weight: 2, tag: null}, {split: a}]", "data.src=no"]
+    with pytest.raises(DragomanError, match=r"data\.columns"):  # which are no languages of the data
+        compose_config(CONFIGS, [*words, "data.columns=[0.10,de]"])
+    config, _ = compose_config(CONFIGS, [*words[:1], "checkpoint_dir=${oc.env:HOME}/1_0"])
+    assert [corpus.split for corpus in config.data.corpora] == ["0.10", "a"]
+    assert config.data.corpora[0].weight == 2
+    assert config.data.corpora[0].tag is None
+    assert config.checkpoint_dir == str(Path.home() / "1_0")
+    with composer(CONFIGS) as composing:
+        jobs = composing.jobs([composing.parse("run_name=0.10,null,x_1,1_0")])
+        assert [composing.config(job)[0].run_name for job in jobs] == ["0.10", None, "x_1", "1_0"]
+
+
+def test_a_sweeper_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Composer, "options", lambda self, group: ["basic"])
+    with pytest.raises(DragomanError, match=r"expected basic; pip install 'dragoman\[search\]'"):
+        compose_config(CONFIGS, ["hydra/sweeper=optuna"])
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["train.lr=1e-4", "model.dropout=0"],
-        ["model=rnn", "model.cell=gru"],
-        ["+experiment=transformer", "seed=3"],
-        ["-m", "seed=1,2,3"],
-        ["--multirun", "+experiment=transformer,rnn_additive", "seed=range(1,3)"],
-        ["-m", "train.lr=interval(1e-4,1e-3)", "train.warmup_steps=int(interval(1,9))"],
-        ["-m", "model.dropout=tag(log,interval(0.01,0.1))"],
-        ["--cfg", "job", "seed=2"],
-        ["--help"],
-        ["data=files", '+data.files.extra="extra.{lang}"'],
-        ["data.corpora.0.weight=2"],
-        ["hydra.verbose=false"],
-        ["run_name=null"],
-    ],
+    "group", ["+experiment=tutorial +experiment=demo", "data=files data=files"]
 )
-def test_accepted(arguments: list[str]) -> None:
-    check_command_line(CONFIGS, arguments)
-
-
-def test_an_interval_is_tried_at_its_ends(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        check_command_line(CONFIGS, ["-m", "model.dropout=interval(0.1,1.2)"])
-    assert "model.dropout: 1.2 is out of range" in capsys.readouterr().err
-
-
-def test_a_sweeper_that_is_not_installed_is_named(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dragoman.compose.find_spec", lambda name: None)
-    with pytest.raises(SystemExit):
-        check_command_line(CONFIGS, ["-m", "hydra/sweeper=optuna", "seed=1,2"])
-    assert "dragoman[search]" in capsys.readouterr().err
-
-
-def test_one_wrong_job_of_a_sweep_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        check_command_line(CONFIGS, ["-m", "seed=1,2", "train.lr=1e-3,0"])
-    assert "train.lr: 0.0 is out of range" in capsys.readouterr().err
-
-
-def test_two_experiments_are_one_too_many() -> None:
-    with pytest.raises(DragomanError, match="there is another experiment already"):
-        compose_config(CONFIGS, ["+experiment=tutorial", "+experiment=transformer"])
+def test_two_choices_in_a_group_are_one_too_many(group: str) -> None:
+    with pytest.raises(DragomanError, match=r"(experiment|data): given 2 times"):
+        compose_config(CONFIGS, group.split())
 
 
 def test_a_huge_sweep_is_not_tried_whole() -> None:
-    jobs = _jobs([_parse("seed=range(0,100)"), _parse("data.max_length=range(10,99)")])
-    assert len(jobs) == MOST_JOBS
+    with composer(CONFIGS) as composing:
+        words = ["seed=range(0,100)", "data.max_length=range(10,99)"]
+        assert len(composing.jobs([composing.parse(word) for word in words])) == MOST_JOBS
 
 
 def test_the_experiment_is_named_and_its_values_taken() -> None:
@@ -141,4 +178,6 @@ def test_two_keys_turn_the_direction_round() -> None:
 
 
 def test_options_are_the_files_of_a_group() -> None:
-    assert options(CONFIGS, "data") == ["captions", "files", "multi30k"]
+    with composer(CONFIGS) as composing:
+        assert composing.options("data") == ["captions", "files", "multi30k"]
+        assert composing.options("nothing") == []

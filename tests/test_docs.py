@@ -134,8 +134,9 @@ def wrong_words(words: list[str]) -> Iterator[str]:
         # ARGS="..." is handed on to another command.
         rest = [one for w in rest for one in shlex.split(w.removeprefix("ARGS=")) if "ARGS=" in w]
         rest += [f"+experiment={w[11:]}" for w in words if w.startswith("EXPERIMENT=")]
-        script = {"data": "get_multi30k.py", "bench": "benchmark.py", "results": "results.py"}
+        script = {"bench": "benchmark.py", "results": "results.py"}
         known_flags |= script_flags(script[what]) if what in script else set()
+        known_flags |= options(cli.parser()).get(what, set())
     elif program == "dragoman":
         known_flags |= options(cli.parser()).get(what, set())
         if what not in options(cli.parser()):
@@ -196,7 +197,6 @@ def script_flags(name: str) -> set[str]:
 
 def test_the_flags_named_exist():
     known = set().union(*options(cli.parser()).values(), *FOREIGN_FLAGS.values())
-    known |= script_flags("get_multi30k.py")
     named = [
         (page.name, span.split()[0])
         for page in PAGES

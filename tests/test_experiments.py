@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 import tinyruns
-from dragoman.compose import compose_config, options
+from dragoman.compose import compose_config
 from dragoman.config import Config, RNNConfig
 from dragoman.runs import Run, run_name
 from dragoman.training.loop import train
 
-EXPERIMENTS = options(tinyruns.CONFIGS, "experiment")
+EXPERIMENTS = sorted(path.stem for path in tinyruns.CONFIGS.glob("experiment/*.yaml"))
 
 SMALL = [
     "train.max_steps=2",

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dragoman import settings
-from dragoman.cli import run_training
 from dragoman.config import Config
+from dragoman.launch import run_training
 from dragoman.runs import Run
 from dragoman.training import trainer as trainer_module
 from dragoman.training.distributed import Ranks

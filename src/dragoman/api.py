@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman import settings
-from dragoman.compose import compose_config, shipped_configs
+from dragoman.compose import compose_config
 from dragoman.config import Config, DecodeConfig
 from dragoman.data import memory
 from dragoman.data.sources import read_pairs
@@ -25,6 +25,7 @@ from dragoman.evaluation.significance import compare as compare_systems
 from dragoman.files import check_writable, write_atomic
 from dragoman.runs import Run as RunFolder
 from dragoman.runs import find_run, read_log, read_state, run_name, run_of
+from dragoman.search_path import shipped_configs
 
 # Keys that do nothing in another search.
 SEARCHES = {

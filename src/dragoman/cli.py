@@ -1,4 +1,4 @@
-"""The ``dragoman`` command, and what ``train.py`` hands over to."""
+"""The ``dragoman`` command."""
 
 from __future__ import annotations
 
@@ -12,19 +12,8 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from dragoman import __version__, commands
-from dragoman.config import Config
-from dragoman.errors import DragomanError, say
+from dragoman.errors import DragomanError, out_of_memory, report, say, warn
 from dragoman.plugins import from_arguments
-from dragoman.runs import run_of
-
-# The exit code of every error; what went wrong is said in words.
-FAILED = 2
-
-
-def report(problem: BaseException) -> int:
-    """Print an error as one line; return the exit code."""
-    say(f"error: {' '.join(str(problem).split())}")
-    return FAILED
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,33 +30,11 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _warn(message: Any, *_: Any, **__: Any) -> None:
-    say(f"warning: {message}")
-
-
-def run_training(config: Config, experiment: str | None) -> int:
-    """Train the run of a config; return the process's exit code."""
-    from dragoman.training.loop import Stopped, train
-
-    warnings.showwarning = _warn
-    try:
-        train(config, run_of(config, experiment))
-    except DragomanError as problem:
-        return report(problem)
-    except Stopped as stop:
-        say(f"{stop}; the same command goes on from there")
-        return 128 + stop.number
-    except KeyboardInterrupt:
-        say("interrupted; the same command goes on from the last checkpoint")
-        return 128 + signal.SIGINT
-    return 0
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the command line of ``dragoman``."""
     main = _Parser(
         prog="dragoman",
-        description="Score, use and look into translation models trained with train.py.",
+        description="Train, score, use and look into translation models.",
     )
     main.add_argument("--version", action="version", version=f"dragoman {__version__}")
     main.add_argument("--plugin", action="append", metavar="MODULE",
@@ -94,6 +61,17 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=getattr(commands, name))
         return sub
 
+    subparsers.add_parser("train", help="train a run; the words are Hydra's: "
+                          "+experiment=transformer seed=2", add_help=False)  # fmt: skip
+    data = subparsers.add_parser("data", help="fetch Multi30k into a folder and verify it")
+    data.set_defaults(function=commands.data)
+    data.add_argument("--root", default="data/multi30k/raw", help="folder to fill (%(default)s)")
+    data.add_argument("--languages", nargs="+", help="of cs, de, en and fr; default: all")
+    data.add_argument("--splits", nargs="+", help="such as train and val; default: all")
+    data.add_argument("--from", dest="source", metavar="PLACE",
+                      help="local folder or address to take the files from")  # fmt: skip
+    data.add_argument("--no-monolingual", action="store_true",
+                      help="leave out the independent captions of task 2")  # fmt: skip
     sub = command("evaluate", "score a run on a split with BLEU, chrF and TER")
     sub.add_argument("--split", help="default: the validation split")
     sub.add_argument("--compare", action="append", metavar="RUN_B",
@@ -139,17 +117,24 @@ def _drop_output() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``dragoman`` command; return the exit code."""
-    warnings.showwarning = _warn
+    warnings.showwarning = warn
     words = parser()
     try:
         argv = from_arguments(sys.argv[1:] if argv is None else argv)
     except DragomanError as problem:
         return report(problem)
+    if argv[:1] == ["train"]:
+        from dragoman.launch import main as train
+
+        return train(argv[1:])
     arguments, rest = words.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
         words.prog += f" {arguments.command}"
         words.error(f"unknown option {unknown[0]}")
-    arguments.words += rest  # overrides may follow the options
+    if rest and arguments.function is commands.data:
+        words.error(f"{rest[0]}: data takes options alone")
+    if rest:
+        arguments.words += rest  # overrides may follow the options
     try:
         arguments.function(arguments)
     except DragomanError as problem:
@@ -160,8 +145,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as problem:  # a full disk behind standard output, say
         _drop_output()
         return report(DragomanError(f"{problem.filename or 'output'}: {problem.strerror}"))
+    except (MemoryError, RuntimeError) as problem:
+        if not out_of_memory(problem):
+            raise
+        return report(
+            DragomanError("out of memory: lower decode.batch_size or use a machine with more")
+        )
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         return 128 + signal.SIGINT
     return 0
 

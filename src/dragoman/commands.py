@@ -72,6 +72,20 @@ def _bar(words: str) -> Any:
     return tqdm(unit=" sentences", desc=words, disable=None, leave=False)
 
 
+def data(arguments: argparse.Namespace) -> None:
+    """Fetch Multi30k, or copy it, and verify it."""
+    from dragoman.data import multi30k
+
+    multi30k.fetch(
+        Path(arguments.root),
+        arguments.languages,
+        arguments.splits,
+        source=arguments.source or multi30k.URL,
+        monolingual=not arguments.no_monolingual,
+        say=lambda line: print(line, flush=True),
+    )
+
+
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score runs on a split, and compare with another run if asked to."""
     from dragoman.evaluation.scores import Evaluated, search_words

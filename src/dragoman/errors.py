@@ -7,9 +7,12 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Any
 
 # Control characters, whatever breaks a line or turns its direction, and halves of characters.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# The exit code of every error; what went wrong is said in words.
+FAILED = 2
 
 
 class DragomanError(Exception):
@@ -19,9 +22,32 @@ class DragomanError(Exception):
     """
 
 
-def nearest(wrong: str, accepted: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the accepted word nearest to ``wrong``, or ``""``."""
-    close = difflib.get_close_matches(wrong, list(accepted), n=1, cutoff=0.5)
+def report(problem: BaseException) -> int:
+    """Print an error as one line; return the exit code."""
+    say(f"error: {' '.join(str(problem).split())}")
+    return FAILED
+
+
+def warn(message: Any, *_: Any, **__: Any) -> None:
+    """Print a warning as one line, in the place of ``warnings.showwarning``."""
+    say(f"warning: {message}")
+
+
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether an exception says that there is no memory left, on a GPU or anywhere."""
+    said = str(problem)
+    return isinstance(problem, MemoryError) or any(
+        words in said
+        for words in ("can't allocate memory", "out of memory")  # PyTorch's
+    )
+
+
+def nearest(wrong: str, accepted: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return ``"; did you mean 'x'?"`` for the accepted word nearest to ``wrong``, or ``""``.
+
+    ``cutoff`` is the least likeness, from 0 to 1.
+    """
+    close = difflib.get_close_matches(wrong, list(accepted), n=1, cutoff=cutoff)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

@@ -11,10 +11,11 @@ import torch
 import yaml
 
 import tinyruns
-from dragoman.cli import main, run_training
+from dragoman.cli import main
 from dragoman.config import Config, CorpusConfig
 from dragoman.decoding.translator import load_translator
 from dragoman.evaluation.scores import read_hypotheses
+from dragoman.launch import run_training
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.runs import Run
 from dragoman.training.distributed import Ranks

@@ -12,11 +12,11 @@ from torch import Tensor
 
 import tiny
 import tinyruns
-from dragoman.cli import run_training
 from dragoman.config import TokenizerConfig
 from dragoman.data.batching import Batch
 from dragoman.data.tokenizers import EOS, UNK, train_tokenizers
 from dragoman.decoding.search import Hypothesis
+from dragoman.launch import run_training
 from dragoman.training import risk
 from dragoman.training.distributed import Ranks
 from dragoman.training.loss import target_log_probs

@@ -1,4 +1,4 @@
-"""A sweep that searches: Optuna is told the best score of every run, and finds the best run."""
+"""Sweeps: a run that diverges ends alone; Optuna is told the best scores and finds the best run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ import pytest
 import yaml
 
 import tinyruns
+from dragoman import launch
+
+
+def test_a_run_that_diverges_does_not_end_its_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("HYDRA_FULL_ERROR", launch.NOTES):  # main sets them
+        monkeypatch.setenv(name, "1")
+    monkeypatch.chdir(tmp_path)
+    tinyruns.write_pairs(tmp_path / "text")
+    changes = {"train__lr": "1e30,1e-3,2e-3", "train__max_steps": 2}
+    words = tinyruns.overrides(tmp_path, run_name=None, **changes)
+    assert launch.main(["-m", *words, "train.validate_every=2"]) == 2
+    first, failed = capsys.readouterr().err.splitlines()[-2:]
+    assert first == "1 of 3 runs failed:"
+    assert failed.startswith("  train.lr=1e+30: step 2: the gradient norm is nan")
+    ended = [json.loads(path.read_text()) for path in tmp_path.rglob("step-2/state.json")]
+    assert [state["finished"] for state in ended] == [True, True]
 
 
 @pytest.mark.slow

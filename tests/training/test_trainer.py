@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 import tinyruns
-from dragoman.cli import run_training
 from dragoman.config import Config
 from dragoman.data.batching import Bucket
 from dragoman.data.resident import ResidentRows
 from dragoman.errors import DragomanError
+from dragoman.launch import run_training
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.runs import read_state
 from dragoman.training import trainer as trainer_module

@@ -19,7 +19,7 @@ from torch import Tensor
 from dragoman import settings
 from dragoman.config import Config, TrainConfig
 from dragoman.data.batching import Bucket
-from dragoman.errors import DragomanError, say
+from dragoman.errors import DragomanError, out_of_memory, say
 from dragoman.reporting.board import profiler
 from dragoman.reporting.progress import Progress
 from dragoman.runs import Run
@@ -28,7 +28,7 @@ from dragoman.training.checkpoint import TrainState
 from dragoman.training.distributed import Ranks
 from dragoman.training.introduction import introduce
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
-from dragoman.training.trainer import Trainer, out_of_memory
+from dragoman.training.trainer import Trainer
 
 
 class Stopped(Exception):

@@ -26,7 +26,7 @@ from dragoman.data.resident import MOST_TOKENS, ResidentRows
 from dragoman.data.sources import check_texts, corpus_fingerprint
 from dragoman.data.tokenizers import load_tokenizers
 from dragoman.decoding.translator import choose_device, load_translator, same_tokens
-from dragoman.errors import DragomanError, visible
+from dragoman.errors import DragomanError, out_of_memory, visible
 from dragoman.models.seq2seq import Seq2Seq, build_model
 from dragoman.models.weights import Tensors, load_weights, weights_of
 from dragoman.reporting.trackers import Trackers
@@ -39,12 +39,6 @@ from dragoman.training.risk import candidates, risk_backward, sampling
 from dragoman.training.schedules import learning_rate, teacher_forcing_ratio
 from dragoman.training.selection import averaged_steps, judge, needed_steps, note
 from dragoman.training.validation import Figures, Validator, weights_in
-
-
-def out_of_memory(problem: BaseException) -> bool:
-    """Whether an exception says that there is no memory left, on a GPU or anywhere."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(problem, kinds) or "can't allocate memory" in str(problem)
 
 
 class Trainer:

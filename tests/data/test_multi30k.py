@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import socket
 import subprocess
 import sys
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from dragoman import cli
 from dragoman.data import multi30k
 from dragoman.errors import DragomanError
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "get_multi30k.py"
 CONTENT = {name: f"content of {name}\n".encode() * 99 for name in multi30k.CHECKSUMS}
 PARALLEL = {name: text for name, text in CONTENT.items() if name.count(".") == 2}
 DE = "val.de.gz"
@@ -90,18 +89,13 @@ def refusal(call: object) -> str:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    command = [sys.executable, "-m", "dragoman", "data", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def main(*arguments: str | Path) -> int:
-    """The script's own main, in this process, so that checksums can be replaced."""
-    spec = importlib.util.spec_from_file_location("get_multi30k", SCRIPT)
-    assert spec
-    assert spec.loader
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return int(script.main([str(word) for word in arguments]))
+    """Type ``dragoman data`` in this process, so that checksums can be replaced."""
+    return cli.main(["data", *map(str, arguments)])
 
 
 def test_the_default_is_everything() -> None:
@@ -253,7 +247,7 @@ def test_the_script_fetches(
 ) -> None:
     server.faults[DE] = ["500"]
     selection = ["--languages", "de", "en", "--splits", "val", "train"]
-    assert main("--root", tmp_path, "--url", f"{server.url}/", *selection) == 0
+    assert main("--root", tmp_path, "--from", f"{server.url}/", *selection) == 0
     printed = capsys.readouterr()
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{split}.{language}.gz" for split in ("val", "train") for language in ("de", "en")
@@ -292,7 +286,7 @@ def test_the_script_stops_cleanly_when_interrupted(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(multi30k, "_download", interrupt)
-    assert main("--root", tmp_path, "--url", server.url) == 130
+    assert main("--root", tmp_path, "--from", server.url) == 130
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -301,8 +295,8 @@ def test_no_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        finished = run("--root", tmp_path, "--url", url, "--splits", "val")
-    assert finished.returncode == 1
+        finished = run("--root", tmp_path, "--from", url, "--splits", "val")
+    assert finished.returncode == 2
     assert finished.stderr.startswith(f"error: {url}/{DE}: no connection")
     assert "MULTI30K=<folder>" in finished.stderr
     assert finished.stderr.count("\n") == 1
@@ -311,6 +305,6 @@ def test_no_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_script_refuses_in_one_line(tmp_path: Path) -> None:
     finished = run("--root", tmp_path, "--languages", "cs", "--splits", "test_2017_flickr")
-    assert finished.returncode == 1
+    assert finished.returncode == 2
     assert finished.stderr.startswith("error: Multi30k in cs has no split 'test_2017_flickr'")
     assert finished.stderr.count("\n") == 1
