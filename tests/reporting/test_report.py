@@ -98,6 +98,7 @@ HOSTILE = [
     "</dd></dl><h1>mine</h1> \" onload=x '",
     "![x](http://example.org/x.png)",
     "{{ 7 * 7 }} {% raw %} &amp; &#60;",
+    "ça va\N{NO-BREAK SPACE}? mi\N{ZERO WIDTH NON-JOINER}khaham",
 ]
 
 
