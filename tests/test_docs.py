@@ -7,6 +7,8 @@ import dataclasses
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +23,10 @@ CONFIGS = ROOT / "configs"
 GROUPS = {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()}
 EXPERIMENTS = {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")}
 # What pages let the reader make; everything else that they name exists.
-READERS_OWN = {"configs/data/mine.yaml", "data/mine"}
+READERS_OWN = {"cosine.py", "configs/model/bag.yaml", "configs/data/mine.yaml", "data/mine"}
 FOREIGN_FLAGS = {
     "torchrun": {"--nproc-per-node"},
+    "train": {"--plugin", "--config-dir", "-m"},  # read by Hydra, not by Dragoman's parser
     "pytest": {"-m"},
     "python": {"-m"},
     "sacrebleu": {"-i", "-lc", "-tok", "--force", "-w"},
@@ -138,7 +141,7 @@ def wrong_words(words: list[str]) -> Iterator[str]:
         known_flags |= script_flags(script[what]) if what in script else set()
         known_flags |= options(cli.parser()).get(what, set())
     elif program == "dragoman":
-        known_flags |= options(cli.parser()).get(what, set())
+        known_flags |= options(cli.parser()).get(what, set()) | FOREIGN_FLAGS.get(what, set())
         if what not in options(cli.parser()):
             yield what
     elif program in ("python", "torchrun"):
@@ -205,6 +208,26 @@ def test_the_flags_named_exist():
     ]
     assert len(named) > 3
     assert not [(page, flag) for page, flag in named if flag not in known]
+
+
+def test_every_message_of_troubleshooting_is_one_that_dragoman_says():
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    said = [
+        m
+        for bold in re.findall(r"^\*\*(`.*?)\*\*", text, re.M)
+        for m in re.findall("`(.*?)`", bold)
+    ]
+    source = " ".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    source = re.sub(r'"\s*f?"', "", source)  # strings that go on in the next line
+    source = re.sub(r"\{.*?\}", "...", source)
+    assert len(said) > 15
+    assert not [message for message in said if message not in source]
+
+
+def test_the_python_interface_is_current():
+    path = ROOT / "scripts" / "api_reference.py"
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=True)
+    assert (ROOT / "docs" / "api.md").read_text("utf-8") == done.stdout
 
 
 def test_the_readme_lists_every_experiment():
