@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 import tiny
+from dragoman import config, plugins
 from dragoman.data.batching import Batch
 
 # One thread: tiny tensors gain nothing from two, and pytest-xdist may run several processes.
@@ -16,6 +19,25 @@ torch.set_num_threads(1)
 def _seeded() -> None:
     """Let every test see the same draws, whichever tests ran before it."""
     torch.manual_seed(20)
+
+
+@pytest.fixture
+def fresh_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave every table of parts as it was, whatever a plug-in registers."""
+    monkeypatch.setenv(plugins.NAMED, "")
+    before = {kind: dict(plugins.table(kind)) for kind in plugins.TABLES}
+    origins, loaded, models = dict(plugins.ORIGINS), set(plugins._loaded), set(config.MODELS)
+    yield
+    for kind, entries in before.items():
+        there = plugins.table(kind)
+        for name in set(there) - set(entries):
+            del there[name]
+    plugins.ORIGINS.clear()
+    plugins.ORIGINS.update(origins)
+    plugins._loaded.clear()
+    plugins._loaded.update(loaded)
+    for name in set(config.MODELS) - models:
+        del config.MODELS[name]
 
 
 @pytest.fixture

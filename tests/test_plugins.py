@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,23 +35,7 @@ dragoman.register("attention", "half", HalfScore)
 '''
 
 
-@pytest.fixture(autouse=True)
-def _no_traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave every table as it was."""
-    monkeypatch.setenv(plugins.NAMED, "")
-    before = {kind: dict(plugins.table(kind)) for kind in plugins.TABLES}
-    origins, loaded, modules = dict(plugins.ORIGINS), set(plugins._loaded), set(sys.modules)
-    yield
-    for kind, entries in before.items():
-        there = plugins.table(kind)
-        for name in set(there) - set(entries):
-            del there[name]
-    plugins.ORIGINS.clear()
-    plugins.ORIGINS.update(origins)
-    plugins._loaded.clear()
-    plugins._loaded.update(loaded)
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("fresh_tables")
 
 
 @pytest.fixture
