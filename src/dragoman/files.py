@@ -18,6 +18,20 @@ from pathlib import Path
 from dragoman.errors import DragomanError
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        DragomanError: naming the path and the reason it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DragomanError(f"{path}: no such file") from None
+    except OSError as problem:
+        raise DragomanError(f"{path}: cannot be read ({problem.strerror})") from None
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace ``path`` by ``content`` (text as UTF-8) so that no reader ever sees half of it.
 

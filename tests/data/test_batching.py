@@ -20,9 +20,8 @@ from dragoman.data.batching import (
     collate,
     length_mask,
     pad,
-    ragged,
 )
-from dragoman.data.ragged import Ragged
+from dragoman.data.ragged import Ragged, ragged
 from dragoman.data.tokenizers import BOS, EOS, PAD
 
 IntArray = NDArray[np.int64]

@@ -7,7 +7,7 @@ the decoder's inputs begin with BOS instead.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -76,13 +76,6 @@ class Batch:
         """Return the batch on a device."""
         moved = {name: t.to(device, non_blocking=True) for name, t in vars(self).items()}
         return Batch(**moved)
-
-
-def ragged(rows: Sequence[Sequence[int]]) -> Ragged:
-    """Put rows of different length behind one another."""
-    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
-    flat = np.fromiter((token for row in rows for token in row), np.int64, int(lengths.sum()))
-    return Ragged(flat, lengths)
 
 
 def pad(rows: Ragged) -> IntArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,13 @@ class Ragged(NamedTuple):
 
     flat: IntArray
     lengths: IntArray
+
+
+def ragged(rows: Sequence[Sequence[int]]) -> Ragged:
+    """Put rows of different length behind one another."""
+    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+    flat = np.fromiter((number for row in rows for number in row), np.int64, int(lengths.sum()))
+    return Ragged(flat, lengths)
 
 
 def chunks(count: int) -> Iterator[IntArray]:
@@ -41,6 +48,26 @@ def ranges(starts: NDArray[Any], lengths: IntArray) -> IntArray:
 def take(flat: NDArray[Any], starts: NDArray[Any], lengths: IntArray) -> Ragged:
     """Return the rows that begin at ``starts`` of ``flat``."""
     return Ragged(flat[ranges(starts, lengths)].astype(np.int64), lengths)
+
+
+class Table:
+    """Rows to look up, in memory or on disk: row n is ``flat[offsets[n] : offsets[n + 1]]``."""
+
+    def __init__(self, flat: NDArray[Any], offsets: NDArray[Any]) -> None:
+        self.flat, self.offsets = flat, offsets
+
+    @classmethod
+    def of(cls, rows: Ragged) -> Table:
+        """Make a table of rows."""
+        return cls(rows.flat, np.concatenate(([0], np.cumsum(rows.lengths))))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def rows(self, numbers: IntArray) -> Ragged:
+        """Return the rows of these numbers."""
+        starts = self.offsets[numbers].astype(np.int64)
+        return take(self.flat, starts, self.offsets[numbers + 1].astype(np.int64) - starts)
 
 
 def sums(values: IntArray, lengths: IntArray) -> IntArray:
