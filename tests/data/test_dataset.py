@@ -19,7 +19,7 @@ from dragoman.config import TokenizerConfig
 from dragoman.data.dataset import TrainingSet
 from dragoman.data.ragged import Ragged, merge, ranges, starts_of, sums, take
 from dragoman.data.store import EncodedSide, UnitSide, cut_corpus, encode_corpus
-from dragoman.data.tokenizers import EOS, TOKENIZERS, Tokenizer
+from dragoman.data.tokenizers import EOS, TOKENIZERS, Cutter, Tokenizer
 from dragoman.data.tokenizers.sampling import make_sampler
 from dragoman.errors import DragomanError
 
@@ -239,13 +239,31 @@ def test_the_text_is_read_once(tmp_path: Path) -> None:
 
 def test_a_damaged_cache_is_built_again(tmp_path: Path) -> None:
     before = training_set([corpus(tmp_path, PAIRS, "words")], "words").rows(np.arange(96), 0)
-    arrays = list(tmp_path.rglob("*.npy"))
-    assert len(arrays) == 12
-    for path in arrays:
-        path.write_bytes(path.read_bytes()[:-3])
-    after = training_set([corpus(tmp_path, PAIRS, "words")], "words").rows(np.arange(96), 0)
+    files = [*tmp_path.rglob("*.npy"), *tmp_path.rglob("*.types.txt")]
+    assert len(files) == 14
+    for number, path in enumerate(files):
+        data = bytearray(path.read_bytes())
+        data[-1 - number] ^= 1 << number % 8
+        path.write_bytes(data)
+    with pytest.warns(UserWarning, match="checksums"):
+        after = training_set([corpus(tmp_path, PAIRS, "words")], "words").rows(np.arange(96), 0)
     for old, new in zip(before, after, strict=True):
         assert split(old) == split(new)
+
+
+class Lines(Cutter):
+    """A cutter that breaks its promise."""
+
+    lowercase, identity = False, "lines"
+
+    def __call__(self, text: str) -> list[str]:
+        return [text + "\n"]
+
+
+def test_a_unit_with_a_line_break_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DragomanError, match=r"src\.types\.txt: .*line break"):
+        cut_corpus(tmp_path, "f", lambda: PAIRS, (Lines(), Lines()))
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize(("types", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])

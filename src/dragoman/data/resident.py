@@ -15,11 +15,11 @@ from torch import Tensor
 from dragoman.data.batching import (
     Batch,
     Bucket,
-    PairSource,
     decoder_inputs,
     length_mask,
     real_places,
 )
+from dragoman.data.dataset import TrainingSet
 from dragoman.data.ragged import IntArray, Ragged, chunks, starts_of
 from dragoman.data.tokenizers import PAD
 
@@ -46,7 +46,7 @@ class _Side(NamedTuple):
 class ResidentRows:
     """The rows of the epoch that is being trained on, kept on a device."""
 
-    def __init__(self, source: PairSource, device: torch.device) -> None:
+    def __init__(self, source: TrainingSet, device: torch.device) -> None:
         self.source, self.device = source, device
         self._epoch: int | None = None
         self._pairs: IntArray = np.empty(0, np.int64)
