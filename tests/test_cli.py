@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-import tiny
 import tinyruns
+import tinytokens
 from dragoman import __version__
 from dragoman.cli import main
 from dragoman.config import TokenizerConfig
@@ -309,7 +309,7 @@ def test_unknown_words_are_aligned_where_they_stand() -> None:
     known = captions("train")[:60]
     config = TokenizerConfig(kind="spacy", lowercase=True, min_freq=4)
     pairs = ((pair.de, pair.en) for pair in known)
-    tokenizer, _ = tiny.train_tokenizers(config, pairs, tags=["<2en>"])
+    tokenizer, _ = tinytokens.train_tokenizers(config, pairs, tags=["<2en>"])
     unknown = 0
     for pair in captions("val"):
         ids = [tokenizer.tag_id("<2en>"), *tokenizer.encode(pair.de), EOS]

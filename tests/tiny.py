@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,30 +13,15 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dragoman.config import DecodeConfig, RNNConfig, TokenizerConfig, TransformerConfig
+from dragoman.config import DecodeConfig, RNNConfig, TransformerConfig
 from dragoman.data.batching import Batch, collate
 from dragoman.data.ragged import ragged
-from dragoman.data.tokenizers import EOS, SPECIALS, TOKENIZERS, Tokenizer, train_from_counts
+from dragoman.data.tokenizers import EOS, SPECIALS
 from dragoman.models.attention import SCORES
 from dragoman.models.positions import POSITIONS
 from dragoman.models.seq2seq import build_model
 
 VOCAB = 12
-
-
-def train_tokenizers(
-    config: TokenizerConfig,
-    pairs: Iterable[tuple[str, str]],
-    languages: tuple[str, str] = ("de", "en"),
-    tags: Sequence[str] = (),
-) -> tuple[Tokenizer, Tokenizer]:
-    """Train the tokenizers of both sides on text."""
-    cutters = [TOKENIZERS[config.kind].make_cutter(config, language) for language in languages]
-    src, tgt = Counter[str](), Counter[str]()
-    for pair in pairs:
-        for counts, cut, text in zip((src, tgt), cutters, pair, strict=True):
-            counts.update(cut(text))
-    return train_from_counts(config, (src, tgt), languages, tags)
 
 
 def rnn(**changes: Any) -> RNNConfig:

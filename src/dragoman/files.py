@@ -142,20 +142,17 @@ def held(path: Path, busy: str) -> Iterator[None]:
         DragomanError: saying ``busy`` if another process holds it, or why it cannot be locked.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = path.open("a")
     except OSError as problem:
         raise DragomanError(f"{path}: cannot be written ({problem.strerror})") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        os.close(descriptor)
-        if problem.errno in (errno.EAGAIN, errno.EACCES):
-            raise DragomanError(busy) from None
-        raise DragomanError(f"{path}: cannot be locked ({problem.strerror})") from None
-    try:
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            if problem.errno in (errno.EAGAIN, errno.EACCES):
+                raise DragomanError(busy) from None
+            raise DragomanError(f"{path}: cannot be locked ({problem.strerror})") from None
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tiny
+import tinytokens
 from dragoman.config import TokenizerConfig
 from dragoman.data.dataset import TrainingSet
 from dragoman.data.ragged import Ragged, merge, ranges, starts_of, sums, take
@@ -42,7 +42,7 @@ CONFIGS = {
 
 @cache
 def trained(name: str) -> tuple[Tokenizer, Tokenizer]:
-    return tiny.train_tokenizers(CONFIGS[name], PAIRS, tags=("<2en>",))
+    return tinytokens.train_tokenizers(CONFIGS[name], PAIRS, tags=("<2en>",))
 
 
 def corpus(
@@ -309,22 +309,20 @@ from pathlib import Path
 import numpy as np
 sys.path[:0] = [{folder!r}, {folder!r} + "/.."]
 import test_dataset as t
-name = sys.argv[2]
-data = t.training_set([t.corpus(Path(sys.argv[1]), t.PAIRS, name)], name, weights=[1.5])
-rows = data.rows(data.epoch_pairs(4), 4)
-print(hashlib.sha256(b"".join(r.flat.tobytes() for r in rows)).hexdigest())
+for name in ("sampled", "dropped"):
+    data = t.training_set([t.corpus(Path(sys.argv[1]), t.PAIRS, name)], name, weights=[1.5])
+    rows = data.rows(data.epoch_pairs(4), 4)
+    print(hashlib.sha256(b"".join(r.flat.tobytes() for r in rows)).hexdigest())
 """
 
 
-@pytest.mark.parametrize("name", ["sampled", "dropped"])
-def test_processes_that_start_together_read_the_same(tmp_path: Path, name: str) -> None:
-    script = SCRIPT.format(folder=str(Path(__file__).parent))
-    command = [sys.executable, "-c", script, str(tmp_path), name]
+def test_processes_that_start_together_read_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT.format(folder=str(Path(__file__).parent)), tmp_path]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = [process.communicate()[0].split() for process in started]
     assert [process.returncode for process in started] == [0, 0]
     assert printed[0] == printed[1]
-    assert len(printed[0]) == 1
+    assert len(set(printed[0])) == 2
     assert not list(tmp_path.glob("*.tmp"))
 
 

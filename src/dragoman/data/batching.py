@@ -134,11 +134,6 @@ class _Budget:
         return self.top * count
 
 
-def _count(new: int, count: int, cost_so_far: int) -> int:
-    """As ``_Budget`` where a batch costs its number of sentences."""
-    return count
-
-
 def _sort_key(src: Lengths, tgt: Lengths) -> IntArray:
     """Return by what pairs are sorted: their longer side.
 
@@ -181,12 +176,12 @@ class BatchOrder:
         pairs = self.source.epoch_pairs(epoch)
         pairs = np.random.default_rng([self.seed, epoch]).permutation(pairs)
         src, tgt = self.source.lengths(pairs, epoch)
-        sort_key = _sort_key(src, tgt)
+        sort_key, by_tokens = _sort_key(src, tgt), self.batch_type == "tokens"
         batches = pool(
             range(len(pairs)),
             self.batch_size,
             key=lambda place: int(sort_key[place]),
-            batch_size_fn=_Budget(src, tgt) if self.batch_type == "tokens" else _count,
+            batch_size_fn=_Budget(src, tgt) if by_tokens else lambda new, count, so_far: count,
             random_shuffler=RandomShuffler(random.Random(f"{self.seed}/{epoch}").getstate()),
             shuffle=True,
             sort_within_batch=self.sort,
@@ -222,17 +217,15 @@ class BatchStream:
 
     def __init__(self, order: BatchOrder, epoch: int = 0, consumed: int = 0) -> None:
         self.order, self.epoch, self.consumed = order, epoch, consumed
-        self._batches = islice(order.epoch(epoch), consumed, None)
+        self._batches: Iterator[Bucket] = islice(order.epoch(epoch), consumed, None)
 
     def take(self, count: int) -> list[Bucket]:
         """Return the next ``count`` batches of the global order."""
-        taken: list[Bucket] = []
+        taken = list(islice(self._batches, count))
+        self.consumed += len(taken)
         while len(taken) < count:
-            bucket = next(self._batches, None)
-            if bucket is None:
-                self.epoch, self.consumed = self.epoch + 1, 0
-                self._batches = islice(self.order.epoch(self.epoch), 0, None)
-            else:
-                self.consumed += 1
-                taken.append(bucket)
+            self.epoch += 1
+            self._batches = self.order.epoch(self.epoch)
+            more = list(islice(self._batches, count - len(taken)))
+            taken, self.consumed = taken + more, len(more)
         return taken

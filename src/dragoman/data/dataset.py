@@ -21,9 +21,9 @@ from dragoman.data.ragged import (
     chunks,
     merge,
     ranges,
+    stack,
     starts_of,
     sums,
-    take,
 )
 from dragoman.data.store import EncodedSide
 from dragoman.data.tokenizers import EOS
@@ -78,15 +78,12 @@ class _Side:
         """Return the unit numbers of pairs."""
         if len(self._stored) == 1:
             return self._stored[0].sentences.rows(pairs)
-        corpus = self.corpus_of(pairs)
-        found = [
-            side.sentences.rows(pairs[corpus == number] - self.pairs_before[number])
-            for number, side in enumerate(self._stored)
-        ]
-        flat = [part.flat + first for part, first in zip(found, self._units_before, strict=False)]
-        lengths = np.concatenate([part.lengths for part in found])
-        place = np.argsort(np.argsort(corpus, kind="stable"))  # of each pair among those found
-        return take(np.concatenate(flat), starts_of(lengths)[place], lengths[place])
+        corpus, found = self.corpus_of(pairs), []
+        for number, side in enumerate(self._stored):
+            units = side.sentences.rows(pairs[corpus == number] - self.pairs_before[number])
+            found.append(Ragged(units.flat + self._units_before[number], units.lengths))
+        # Where each pair is among those found.
+        return Table.of(stack(found)).rows(np.argsort(np.argsort(corpus, kind="stable")))
 
     def draw(self, pairs: IntArray, states: NDArray[np.uint64], longest: IntArray) -> Ragged:
         """Return the tokens drawn for pairs, each from its state.

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from dragoman import settings
-from dragoman.config import DataConfig, TokenizerConfig
+from dragoman.config import CorpusConfig, DataConfig, TokenizerConfig
 from dragoman.data.cache import cache_key, cached_folder
 from dragoman.data.dataset import TrainingSet
 from dragoman.data.sources import corpus_fingerprint, iter_pairs
 from dragoman.data.store import (
     FORMAT,
     SIDES,
+    Pairs,
     UnitSide,
     cut_corpus,
     encode_corpus,
@@ -37,16 +38,10 @@ def build_training_set(
     Raises:
         DragomanError: if a corpus or the cache is at fault, or nothing is kept.
     """
-    cache, tokenizers = Path(data.cache).expanduser(), (src_tokenizer, tgt_tokenizer)
-    corpora = [
-        encode_corpus(
-            cache, corpus_fingerprint(data, corpus), partial(iter_pairs, data, corpus), tokenizers
-        )
-        for corpus in data.corpora
-    ]
+    tokenizers = (src_tokenizer, tgt_tokenizer)
     src_sampler, tgt_sampler = (make_sampler(each, data.tokenizer) for each in tokenizers)
     return TrainingSet(
-        corpora,
+        [encode_corpus(*_text(data, corpus), tokenizers) for corpus in data.corpora],
         weights=[corpus.weight for corpus in data.corpora],
         tag_ids=[None if c.tag is None else src_tokenizer.tag_id(c.tag) for c in data.corpora],
         max_length=data.max_length,
@@ -64,17 +59,12 @@ def train_or_load_tokenizers(data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
     Raises:
         DragomanError: if a corpus, the cache, the vocabulary asked for or the run is at fault.
     """
-    cache, config, languages = Path(data.cache).expanduser(), data.tokenizer, (data.src, data.tgt)
+    config, languages = data.tokenizer, (data.src, data.tgt)
     if config.from_run is not None:
         return _tokenizers_of_run(config.from_run, config)
     kind = TOKENIZERS[config.kind]
     cutters = (kind.make_cutter(config, data.src), kind.make_cutter(config, data.tgt))
-    corpora = [
-        cut_corpus(
-            cache, corpus_fingerprint(data, corpus), partial(iter_pairs, data, corpus), cutters
-        )
-        for corpus in data.corpora
-    ]
+    corpora = [cut_corpus(*_text(data, corpus), cutters) for corpus in data.corpora]
     tags = [corpus.tag for corpus in data.corpora if corpus.tag is not None]
     learnt = {name: value for name, value in asdict(config).items() if name not in NOT_LEARNT}
     key = cache_key(
@@ -97,7 +87,13 @@ def train_or_load_tokenizers(data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
         ):
             trained.save(folder, name)
 
-    return load_tokenizers(cached_folder(cache, key, build), config)
+    return load_tokenizers(cached_folder(Path(data.cache).expanduser(), key, build), config)
+
+
+def _text(data: DataConfig, corpus: CorpusConfig) -> tuple[Path, str, Pairs]:
+    """Return the cache, and the fingerprint and the pairs of a corpus, as ``store`` takes them."""
+    pairs = partial(iter_pairs, data, corpus)
+    return Path(data.cache).expanduser(), corpus_fingerprint(data, corpus), pairs
 
 
 def _tokenizers_of_run(name: str, config: TokenizerConfig) -> tuple[Tokenizer, Tokenizer]:

@@ -17,7 +17,7 @@ _CHUNK = 1 << 16  # rows looked at together: what numbers in memory are made of 
 class Ragged(NamedTuple):
     """Rows of integers, one after the other: ``flat`` (sum of lengths,) and ``lengths`` (rows,)."""
 
-    flat: IntArray
+    flat: NDArray[Any]
     lengths: IntArray
 
 
@@ -48,6 +48,12 @@ def ranges(starts: NDArray[Any], lengths: IntArray) -> IntArray:
 def take(flat: NDArray[Any], starts: NDArray[Any], lengths: IntArray) -> Ragged:
     """Return the rows that begin at ``starts`` of ``flat``."""
     return Ragged(flat[ranges(starts, lengths)].astype(np.int64), lengths)
+
+
+def stack(parts: Sequence[Ragged]) -> Ragged:
+    """Return the rows of all parts, one part after the other."""
+    flat, lengths = zip(*parts, strict=True)
+    return Ragged(np.concatenate(flat), np.concatenate(lengths))
 
 
 class Table:
@@ -83,11 +89,6 @@ def merge(mask: NDArray[np.bool_], where_true: Ragged, otherwise: Ragged) -> Rag
 
     ``otherwise`` has a row for every element of the mask, ``where_true`` one for every True.
     """
-    lengths = otherwise.lengths.copy()
-    lengths[mask] = where_true.lengths
-    flat = np.empty(int(lengths.sum()), np.int64)
-    starts, old_starts = starts_of(lengths), starts_of(otherwise.lengths)
-    kept = ranges(old_starts[~mask], lengths[~mask])
-    flat[ranges(starts[~mask], lengths[~mask])] = otherwise.flat[kept]
-    flat[ranges(starts[mask], where_true.lengths)] = where_true.flat
-    return Ragged(flat, lengths)
+    places = np.arange(len(mask))
+    places[mask] = len(mask) + np.arange(len(where_true.lengths))
+    return Table.of(stack([otherwise, where_true])).rows(places)

@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 
 from dragoman.config import TokenizerConfig
 from dragoman.data.draws import GOLDEN, mix, unit_interval
-from dragoman.data.ragged import IntArray, Ragged, Table, ragged, starts_of, sums
+from dragoman.data.ragged import IntArray, Ragged, Table, ragged, stack, starts_of, sums
 from dragoman.data.tokenizers.base import UNK, Tokenizer
 from dragoman.data.tokenizers.sentencepiece import SPACE, Inventory, SentencePieceTokenizer
+
+Keys = NDArray[np.uint64]
+Int32Array = NDArray[np.int32]
 
 _CELLS = 1 << 16  # symbols that BPE-dropout works on at once
 _NO_MERGE = np.iinfo(np.int32).max
@@ -42,7 +45,7 @@ def make_sampler(
     return None
 
 
-def _uniform(keys: NDArray[np.uint64], counter: NDArray[np.int64] | int) -> NDArray[np.float64]:
+def _uniform(keys: Keys, counter: NDArray[np.int64] | int) -> NDArray[np.float64]:
     """Return the draw number ``counter`` of every key, in [0, 1)."""
     with np.errstate(over="ignore"):
         state = mix(keys + (np.asarray(counter).astype(np.uint64) + np.uint64(1)) * GOLDEN)
@@ -62,7 +65,7 @@ class Sampler(ABC):
         self._runs: dict[str, int] = {}
 
     @abstractmethod
-    def sample(self, words: IntArray, keys: NDArray[np.uint64]) -> Ragged:
+    def sample(self, words: IntArray, keys: Keys) -> Ragged:
         """Return the token ids drawn for each word number, a function of its 64-bit key alone."""
 
     def _symbol(self, word: str, start: int) -> tuple[int, int]:
@@ -145,10 +148,10 @@ class UnigramSampler(Sampler):
             log_weight[start] = total
             yield edges, total
 
-    def sample(self, words: IntArray, keys: NDArray[np.uint64]) -> Ragged:
+    def sample(self, words: IntArray, keys: Keys) -> Ragged:
         """Return the token ids drawn for each word number."""
         active, nodes = np.arange(len(words)), self._first[words]
-        steps: list[tuple[IntArray, NDArray[np.int32]]] = []
+        steps: list[tuple[IntArray, Int32Array]] = []
         lengths = np.zeros(len(words), np.int64)
         while active.size:
             drawn = nodes + _uniform(keys[active], len(steps))
@@ -205,13 +208,13 @@ class BPEDropoutSampler(Sampler):
         """Return one number for two symbols; the right one may be -1, for none."""
         return left * self._base + right + 1
 
-    def _rank(self, left: NDArray[np.int32], right: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _rank(self, left: Int32Array, right: Int32Array) -> Int32Array:
         """Return the rank of the merge of two symbols, ``_NO_MERGE`` if there is none."""
         pairs = self._pair(left.astype(np.int64), right)
         found = np.searchsorted(self._pairs, pairs)
         return np.where(self._pairs[found] == pairs, self._ranks[found], np.int32(_NO_MERGE))
 
-    def sample(self, words: IntArray, keys: NDArray[np.uint64]) -> Ragged:
+    def sample(self, words: IntArray, keys: Keys) -> Ragged:
         """Return the token ids drawn for each word number."""
         sizes = self._lengths[words]
         order = np.argsort(sizes, kind="stable")  # words of like length waste no cells
@@ -221,17 +224,16 @@ class BPEDropoutSampler(Sampler):
             count = max(1, int(np.searchsorted(cells, _CELLS)))
             rows, order = order[:count], order[count:]
             done += self._simulate(rows, words[rows], keys[rows])
-        drawn = [symbols[symbols >= 0] for _, symbols in done]
-        lengths = np.concatenate([(symbols >= 0).sum(axis=1) for _, symbols in done])
+        drawn = stack([Ragged(found[found >= 0], (found >= 0).sum(axis=1)) for _, found in done])
         places = np.argsort(np.concatenate([rows for rows, _ in done]))
-        return self._expand(Table.of(Ragged(np.concatenate(drawn), lengths)).rows(places))
+        return self._expand(Table.of(drawn).rows(places))
 
     def _simulate(
-        self, rows: IntArray, words: IntArray, keys: NDArray[np.uint64]
-    ) -> Iterator[tuple[IntArray, NDArray[np.int32]]]:
+        self, rows: IntArray, words: IntArray, keys: Keys
+    ) -> Iterator[tuple[IntArray, Int32Array]]:
         """Merge until no merge survives; yield (rows, symbols padded with -1) as words end."""
         sizes = self._lengths[words]
-        columns = np.arange(int(sizes.max()))
+        columns = np.arange(int(sizes.max()) + 1)  # every row ends in padding
         cells = np.minimum(self._starts[words][:, None] + columns, len(self._flat) - 1)
         symbols = np.where(columns < sizes[:, None], self._flat[cells], np.int32(-1))
         # ranks[:, i] is that of the merge of symbols i and i + 1
@@ -252,12 +254,8 @@ class BPEDropoutSampler(Sampler):
             symbols, ranks = self._merge(symbols[going], ranks[going], place[going], best[going])
 
     def _merge(
-        self,
-        symbols: NDArray[np.int32],
-        ranks: NDArray[np.int32],
-        place: IntArray,
-        best: NDArray[np.int32],
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        self, symbols: Int32Array, ranks: Int32Array, place: IntArray, best: Int32Array
+    ) -> tuple[Int32Array, Int32Array]:
         """Join symbols ``place`` and ``place + 1`` of every row; all rows become one shorter."""
         every, columns = np.arange(len(place)), np.arange(symbols.shape[1] - 1)
         source = columns + (columns > place[:, None])
@@ -265,9 +263,6 @@ class BPEDropoutSampler(Sampler):
         ranks = np.take_along_axis(ranks, source, axis=1)
         symbols[every, place] = self._results[best]
         for left in (place - 1, place):
-            possible = (left >= 0) & (left < len(columns) - 1)
-            rows, at = every[possible], left[possible]
+            rows, at = every[left >= 0], left[left >= 0]
             ranks[rows, at] = self._rank(symbols[rows, at], symbols[rows, at + 1])
-        outside = place == len(columns) - 1  # nothing stands right of the last symbol
-        ranks[every[outside], place[outside]] = _NO_MERGE
         return symbols, ranks

@@ -24,6 +24,7 @@ from dragoman.data.tokenizers.base import (
 from dragoman.errors import DragomanError
 from dragoman.files import read_bytes
 
+_SETTINGS = ("language", "form", "lowercase")  # of a cutter, as they are saved
 JOINER = "￭"  # U+FFED, put before a token that had no space before it
 
 
@@ -128,8 +129,7 @@ class SpacyTokenizer(Tokenizer):
         """
         path = folder / f"vocab.{side}.txt"
         try:
-            lines = read_bytes(path).decode().split("\n")[:-1]
-            entries = [json.loads(line) for line in lines]
+            entries = [json.loads(line) for line in read_bytes(path).decode().split("\n")[:-1]]
             if tuple(entries[: len(SPECIALS)]) != SPECIALS:
                 raise ValueError(f"expected {', '.join(SPECIALS)} first")
             for number, entry in enumerate(entries, 1):
@@ -137,7 +137,7 @@ class SpacyTokenizer(Tokenizer):
                     raise ValueError(f"line {number} is no word but {entry!r:.60}")
             path = folder / f"words.{side}.json"
             made = json.loads(read_bytes(path))
-            cutter = SpacyCutter(made["language"], made["form"], made["lowercase"])
+            cutter = SpacyCutter(*(made[key] for key in _SETTINGS))
             tags = list(made["tags"])
         except (ValueError, KeyError, TypeError) as problem:
             raise DragomanError(f"{path}: not a saved vocabulary ({problem})") from None
@@ -151,13 +151,8 @@ class SpacyTokenizer(Tokenizer):
 
     def files(self, side: str) -> dict[str, bytes]:
         """Return ``vocab.<side>.txt``, a JSON string per line, and ``words.<side>.json``."""
-        cutter = self.cutter
-        made = {
-            "language": cutter.language,
-            "form": cutter.form,
-            "lowercase": cutter.lowercase,
-            "tags": self.tags,
-        }
+        made: dict[str, object] = {key: getattr(self.cutter, key) for key in _SETTINGS}
+        made["tags"] = self.tags
         lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.entries]
         return {
             f"vocab.{side}.txt": "".join(lines).encode(),
