@@ -16,12 +16,13 @@ import pytest
 import yaml
 
 import tinyruns
+import tinytokens
 from dragoman import __version__
 from dragoman.cli import main
 from dragoman.config import TokenizerConfig
 from dragoman.data.captions import captions
 from dragoman.data.formats import read_lines
-from dragoman.data.tokenizers import EOS, UNK, train_tokenizers
+from dragoman.data.tokenizers import EOS, UNK
 from dragoman.decoding.forced import attention_weights
 from dragoman.decoding.translator import load_translator
 from dragoman.evaluation.scores import read_hypotheses, search_words
@@ -307,9 +308,8 @@ def test_alignment_error_rate_on_the_embedded_corpus(
 def test_unknown_words_are_aligned_where_they_stand() -> None:
     known = captions("train")[:60]
     config = TokenizerConfig(kind="spacy", lowercase=True, min_freq=4)
-    tokenizer, _ = train_tokenizers(
-        config, lambda: ((pair.de, pair.en) for pair in known), ("de", "en"), ["<2en>"]
-    )
+    pairs = ((pair.de, pair.en) for pair in known)
+    tokenizer, _ = tinytokens.train_tokenizers(config, pairs, tags=["<2en>"])
     unknown = 0
     for pair in captions("val"):
         ids = [tokenizer.tag_id("<2en>"), *tokenizer.encode(pair.de), EOS]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import tiny
 import tinyruns
-from dragoman.data.batching import pad, ragged
+from dragoman.data.batching import pad
+from dragoman.data.ragged import ragged
 from dragoman.decoding.search import search
 from dragoman.models.weights import read_tensors
 from dragoman.runs import read_state

@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dragoman.config import DecodeConfig, RNNConfig, TransformerConfig
-from dragoman.data.batching import Batch, collate, ragged
+from dragoman.data.batching import Batch, collate
+from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import EOS, SPECIALS
 from dragoman.models.attention import SCORES
 from dragoman.models.positions import POSITIONS

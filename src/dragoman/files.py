@@ -18,6 +18,20 @@ from pathlib import Path
 from dragoman.errors import DragomanError
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        DragomanError: naming the path and the reason it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DragomanError(f"{path}: no such file") from None
+    except OSError as problem:
+        raise DragomanError(f"{path}: cannot be read ({problem.strerror})") from None
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace ``path`` by ``content`` (text as UTF-8) so that no reader ever sees half of it.
 
@@ -128,20 +142,17 @@ def held(path: Path, busy: str) -> Iterator[None]:
         DragomanError: saying ``busy`` if another process holds it, or why it cannot be locked.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = path.open("a")
     except OSError as problem:
         raise DragomanError(f"{path}: cannot be written ({problem.strerror})") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        os.close(descriptor)
-        if problem.errno in (errno.EAGAIN, errno.EACCES):
-            raise DragomanError(busy) from None
-        raise DragomanError(f"{path}: cannot be locked ({problem.strerror})") from None
-    try:
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            if problem.errno in (errno.EAGAIN, errno.EACCES):
+                raise DragomanError(busy) from None
+            raise DragomanError(f"{path}: cannot be locked ({problem.strerror})") from None
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

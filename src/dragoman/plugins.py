@@ -40,7 +40,7 @@ TABLES = {
     "teacher_forcing": "dragoman.training.schedules:TEACHER_FORCING",
     "optimizer": "dragoman.training.optimisation:OPTIMIZERS",
     "metric": "dragoman.evaluation.metrics:METRICS",
-    "tokenizer": "dragoman.data.tokenizers:LOADERS",
+    "tokenizer": "dragoman.data.tokenizers:TOKENIZERS",
     "source": "dragoman.data.sources:SOURCES",
     "tracker": "dragoman.reporting.trackers:TRACKERS",
     "export": "dragoman.export.export:FORMATS",

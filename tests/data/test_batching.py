@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,8 @@ from dragoman.data.batching import (
     collate,
     length_mask,
     pad,
-    ragged,
 )
-from dragoman.data.ragged import Ragged
+from dragoman.data.ragged import Ragged, ragged
 from dragoman.data.tokenizers import BOS, EOS, PAD
 
 IntArray = NDArray[np.int64]
@@ -120,13 +120,28 @@ def test_the_largest_batch_has_no_fewer_rows_than_one_as_long(
     assert 2 * made.largest().padded_tokens >= most.padded_tokens
 
 
-def test_the_largest_batch_of_a_real_length_distribution_is_as_large_as_any() -> None:
+def realistic(count: int) -> list[tuple[int, int]]:
+    """Return lengths of both sides as those of image captions are."""
     draw = np.random.default_rng(0)
-    src = 3 + draw.poisson(11, 4000)
-    tgt = np.maximum(2, src + draw.integers(-3, 4, 4000))
-    made = order([(int(a), int(b)) for a, b in zip(src, tgt, strict=True)], 1000)
+    src = 3 + draw.poisson(11, count)
+    tgt = np.maximum(2, src + draw.integers(-3, 4, count))
+    return list(zip(src.tolist(), tgt.tolist(), strict=True))
+
+
+def test_the_largest_batch_of_a_real_length_distribution_is_as_large_as_any() -> None:
+    made = order(realistic(4000), 1000)
     most = max(bucket.padded_tokens for bucket in made.epoch(0))
     assert 0.99 * most <= made.largest().padded_tokens <= 2000
+
+
+def test_only_the_last_batch_of_a_pool_is_not_full() -> None:
+    size, rows = 1500, realistic(12_000)
+    made = order(rows, size)
+    used = [len(b.pairs) * max(b.src_longest, b.tgt_longest) / size for b in made.epoch(0)]
+    # What is not full, less than a pool holds at the end of an epoch included.
+    pools = math.ceil(len(rows) * max(map(max, rows)) / (100 * size))
+    assert sum(share < 0.9 for share in used) <= pools
+    assert np.mean(used) > 0.97
 
 
 def test_a_sentence_above_the_budget_is_a_batch_of_its_own() -> None:

@@ -7,7 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -29,18 +32,34 @@ def test_a_folder_is_built_once(tmp_path: Path) -> None:
     assert cached_folder(tmp_path / "deep" / "cache", "k", refuse) == folder
 
 
-@pytest.mark.parametrize("damage", ["cut", "remove", "meta", "garbage"])
-def test_a_damaged_folder_is_built_again(tmp_path: Path, damage: str) -> None:
-    folder = cached_folder(tmp_path, "k", write)
-    if damage == "cut":
-        (folder / "a.txt").write_text("con")
-    elif damage == "remove":
-        (folder / "a.txt").unlink()
-    elif damage == "meta":
-        (folder / "meta.json").unlink()
-    else:
-        (folder / "meta.json").write_text("[1")
-    cached_folder(tmp_path, "k", write)
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "cut": ("a.txt", lambda path: path.write_text("con")),
+    "replaced": ("a.txt", lambda path: path.write_text("CONTENT")),
+    "a bit": ("a.txt", flip),
+    "removed": ("a.txt", Path.unlink),
+    "no checksums": ("meta.json", Path.unlink),
+    "garbage": ("meta.json", lambda path: path.write_text("[1")),
+    "of an earlier version": ("meta.json", lambda path: path.write_text('{"sizes": {"a.txt": 7}}')),
+    "another checksum": ("meta.json", lambda path: path.write_text('{"crc32": {"a.txt": 7}}')),
+}
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_folder_is_built_again_and_named(
+    name: str, damage: Callable[[Path], object], tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder = cached_folder(tmp_path, "k", write)
+    damage(folder / name)
+    with pytest.warns(UserWarning, match=f"^{folder}: .*checksums"):
+        cached_folder(tmp_path, "k", write)
     assert (folder / "a.txt").read_text() == "content"
     assert cached_folder(tmp_path, "k", refuse) == folder
     assert not list(tmp_path.glob("*.tmp"))
@@ -112,7 +131,7 @@ def test_without_locks_the_second_takes_what_the_first_made(
         winner = tmp_path / "k"
         winner.mkdir()
         (winner / "a.txt").write_text("content")
-        (winner / "meta.json").write_text('{"sizes": {"a.txt": 7}}')
+        (winner / "meta.json").write_text(f'{{"crc32": {{"a.txt": {crc32(b"content")}}}}}')
 
     assert cached_folder(tmp_path, "k", overtaken).name == "k"
     assert cached_folder(tmp_path, "k", refuse)

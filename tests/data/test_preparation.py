@@ -10,9 +10,9 @@ import pytest
 from test_dataset import PAIRS, SAMPLED, WORDS, split
 
 import dragoman.data.preparation as preparation
+import tinytokens
 from dragoman.config import CorpusConfig, DataConfig, TokenizerConfig
 from dragoman.data.preparation import build_training_set, train_or_load_tokenizers
-from dragoman.data.tokenizers import Tokenizer, train_tokenizers
 
 
 @pytest.fixture
@@ -45,9 +45,7 @@ def test_from_config_to_rows(
     assert {row[0] for row in split(src)} == {first[0].tag_id("<2en>")}
     assert len(mixture.epoch_pairs(0)) == 192
     loaded = train_or_load_tokenizers(data)
-    direct: tuple[Tokenizer, Tokenizer] = train_tokenizers(
-        config, lambda: PAIRS, ("de", "en"), ("<2en>",)
-    )
+    direct = tinytokens.train_tokenizers(config, PAIRS, tags=("<2en>",))
     for a, b, c in zip(first, loaded, direct, strict=True):
         assert a.fingerprint() == b.fingerprint() == c.fingerprint()
     assert (loaded[0] is loaded[1]) == (config is SAMPLED)

@@ -8,7 +8,8 @@ import torch
 
 import tiny
 from dragoman.config import DecodeConfig
-from dragoman.data.batching import pad, ragged
+from dragoman.data.batching import pad
+from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import EOS
 from dragoman.decoding.ensemble import Ensemble, mean_log_prob
 from dragoman.decoding.forced import log_probabilities

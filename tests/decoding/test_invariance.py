@@ -11,7 +11,8 @@ import torch
 
 import tiny
 from dragoman.config import DecodeConfig
-from dragoman.data.batching import pad, ragged
+from dragoman.data.batching import pad
+from dragoman.data.ragged import ragged
 from dragoman.decoding.search import Hypothesis, search
 
 SOURCES = tiny.sentences([n % 9 + 1 for n in range(64)], seed=7)

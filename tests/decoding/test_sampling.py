@@ -13,7 +13,8 @@ from torch import Tensor
 
 import tiny
 from dragoman.config import DecodeConfig
-from dragoman.data.batching import pad, ragged
+from dragoman.data.batching import pad
+from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import BOS, EOS, PAD
 from dragoman.decoding.search import Hypothesis, block_repeats, search, truncate
 

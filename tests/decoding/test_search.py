@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import tiny
 from dragoman.config import DecodeConfig
-from dragoman.data.batching import pad, ragged
+from dragoman.data.batching import pad
+from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import BOS, EOS, PAD
 from dragoman.decoding.forced import log_probabilities
 from dragoman.decoding.search import Hypothesis, length_penalty, search

@@ -12,7 +12,8 @@ from torch import nn
 
 import tiny
 from dragoman.config import Config, DataConfig, DecodeConfig
-from dragoman.data.batching import pad, ragged
+from dragoman.data.batching import pad
+from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import BOS, EOS, PAD, SPECIALS
 from dragoman.decoding.search import search
 from dragoman.decoding.translator import Translator

@@ -19,9 +19,9 @@ from torch import nn
 
 import tiny
 import tinyruns
+import tinytokens
 from dragoman.cli import main, parser
 from dragoman.config import Config, CorpusConfig, DataConfig, TokenizerConfig
-from dragoman.data.tokenizers import train_tokenizers
 from dragoman.decoding.translator import Translator, load_translator
 from dragoman.errors import DragomanError
 from dragoman.export import limits
@@ -56,7 +56,7 @@ def translator(format: str, tag: str | None = None, **tokenizer: Any) -> Transla
     decode = tiny.decode(method="greedy", max_length_ratio=0.7, max_length_extra=3)
     config = Config(data=data, model=MODELS[format], decode=decode)
     tags = [] if tag is None else [tag]
-    src, tgt = train_tokenizers(kinds, lambda: iter(PAIRS), ("de", "en"), tags)
+    src, tgt = tinytokens.train_tokenizers(kinds, PAIRS, tags=tags)
     model = build_model(config.model, len(src), len(tgt), seed=3).eval()
     with torch.no_grad():  # fresh weights say the same of every source
         for parameter in model.parameters():

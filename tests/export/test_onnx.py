@@ -10,7 +10,8 @@ import torch
 
 import tiny
 from dragoman.config import Config, DecodeConfig
-from dragoman.data.batching import pad, ragged
+from dragoman.data.batching import pad
+from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import BOS
 from dragoman.export.onnx import graphs, limits
 from dragoman.models.attention import SHORT

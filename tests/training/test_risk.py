@@ -12,9 +12,10 @@ from torch import Tensor
 
 import tiny
 import tinyruns
+import tinytokens
 from dragoman.config import TokenizerConfig
 from dragoman.data.batching import Batch
-from dragoman.data.tokenizers import EOS, UNK, train_tokenizers
+from dragoman.data.tokenizers import EOS, UNK
 from dragoman.decoding.search import Hypothesis
 from dragoman.launch import run_training
 from dragoman.training import risk
@@ -71,7 +72,7 @@ def test_candidates_differ_and_cost_what_sacrebleu_says(batch: Batch) -> None:
 def test_an_unknown_word_matches_no_other(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["a dog runs in the park", "the dog sees a park", "in the park a dog runs"] * 3
     config = TokenizerConfig(kind=kind, vocab_size=20)
-    tokenizer = train_tokenizers(config, lambda: [(t, t) for t in lines], ("en", "en"))[1]
+    tokenizer = tinytokens.train_tokenizers(config, [(t, t) for t in lines], ("en", "en"))[1]
     reference = tokenizer.encode("a dog runs qqqq")
     assert UNK in reference
     known = [token for token in reference if token != UNK]

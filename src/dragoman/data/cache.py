@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
+import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,9 @@ def cached_folder(cache: Path, key: str, build: Callable[[Path], None]) -> Path:
     """Return ``cache/key``; unless it is there and whole, ``build`` writes it into a new folder.
 
     The new folder gets its name only when all of it is on disk. Of two processes one builds and
-    the other waits; what a killed process left behind is removed. A folder whose files have not
-    the sizes they were written with is built anew.
+    the other waits; what a killed process left behind is removed. A folder whose files are not
+    those that were written is built anew, with a warning; so is one of an earlier version, which
+    kept no checksums.
 
     Raises:
         DragomanError: if the cache cannot be written; and whatever ``build`` raises.
@@ -39,10 +43,15 @@ def cached_folder(cache: Path, key: str, build: Callable[[Path], None]) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache / f"{key}.lock"):
             if not _is_whole(folder):
+                if folder.exists():
+                    warnings.warn(
+                        f"{folder}: files of the token cache do not match their checksums; they "
+                        "are made again",
+                        stacklevel=2,
+                    )
                 with whole_folder(folder) as fresh:
                     build(fresh)
-                    sizes = {path.name: path.stat().st_size for path in sorted(fresh.iterdir())}
-                    meta = json.dumps({"sizes": sizes}, indent=1) + "\n"
+                    meta = json.dumps({"crc32": _checksums(fresh)}, indent=1) + "\n"
                     (fresh / _META).write_text(meta, encoding="utf-8")
     except OSError as problem:
         path = problem.filename or folder
@@ -64,7 +73,27 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        sizes = json.loads((folder / _META).read_text(encoding="utf-8"))["sizes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        return isinstance(meta, dict) and meta.get("crc32") == _checksums(folder)
+    except (OSError, ValueError):
         return False
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """Return the CRC-32 of every file: quick to compute, and damage is the threat, not forgery."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != _META:
+            status = path.stat()
+            found[path.name] = _checksum(path, status.st_size, status.st_mtime_ns)
+    return found
+
+
+@functools.cache
+def _checksum(path: Path, size: int, changed: int) -> int:
+    """Read a file, once in a process as long as its size and time stay the same."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum

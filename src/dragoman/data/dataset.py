@@ -17,14 +17,15 @@ from dragoman.data.ragged import (
     IntArray,
     Lengths,
     Ragged,
+    Table,
     chunks,
     merge,
     ranges,
+    stack,
     starts_of,
     sums,
-    take,
 )
-from dragoman.data.store import SIDES, EncodedCorpus
+from dragoman.data.store import EncodedSide
 from dragoman.data.tokenizers import EOS
 from dragoman.data.tokenizers.sampling import Sampler
 from dragoman.errors import DragomanError
@@ -38,47 +39,51 @@ class _Side:
     """One side of a mixture: units numbered through all corpora, their tokens, their sampler."""
 
     def __init__(
-        self, corpora: Sequence[EncodedCorpus], side: int, factory: SamplerFactory | None
+        self, stored: Sequence[EncodedSide], tags: Sequence[int], factory: SamplerFactory | None
     ) -> None:
-        self._stored = [corpus.units.sides[side] for corpus in corpora]
-        self.pairs_before = np.cumsum([0] + [len(stored) for stored in self._stored])
-        self._units_before = np.cumsum([0] + [len(stored.counts) for stored in self._stored])
-        self._pieces = np.concatenate([corpus.pieces[side] for corpus in corpora])
-        lengths = [np.diff(corpus.starts[side].astype(np.int64)) for corpus in corpora]
-        self._lengths = np.concatenate(lengths)
-        self._starts = starts_of(self._lengths)
+        self._stored, self._tags = stored, np.array(tags, np.int64)
+        self.pairs_before = np.cumsum([0] + [len(side.sentences) for side in stored])
+        self._units_before = np.cumsum([0] + [len(side.counts) for side in stored])
+        # Of one corpus this is the file itself: nothing is read that is not asked for.
+        self.lengths = (
+            stored[0].lengths
+            if len(stored) == 1
+            else np.concatenate([side.lengths for side in stored])
+        )
+        pieces = np.concatenate([side.pieces.flat for side in stored])
+        sizes = [np.diff(side.pieces.offsets.astype(np.int64)) for side in stored]
+        self._pieces = Table.of(Ragged(pieces, np.concatenate(sizes)))
         self.sampler: Sampler | None = None
         if factory is not None:
             # A word that several corpora share is built once.
             words: dict[str, int] = {}
-            numbers = [
-                words.setdefault(unit, len(words))
-                for stored in self._stored
-                for unit in stored.types()
-            ]
+            numbers = [words.setdefault(unit, len(words)) for s in stored for unit in s.types()]
             self._word_of_unit = np.array(numbers, np.int64)
             self.sampler = factory(list(words))
+
+    def corpus_of(self, pairs: IntArray) -> IntArray:
+        """Return the number of each pair's corpus."""
+        return np.searchsorted(self.pairs_before, pairs, side="right") - 1
+
+    def tags(self, pairs: IntArray) -> IntArray:
+        """Return the tag id put before each pair, -1 without."""
+        tags: IntArray = self._tags[self.corpus_of(pairs)]
+        return tags
+
+    def extra(self, pairs: IntArray) -> IntArray:
+        """Return how many tokens are added to each row: EOS and a tag."""
+        return 1 + (self.tags(pairs) >= 0)
 
     def units(self, pairs: IntArray) -> Ragged:
         """Return the unit numbers of pairs."""
         if len(self._stored) == 1:
-            return self._stored[0].sentences(pairs)
-        corpus = np.searchsorted(self.pairs_before, pairs, side="right") - 1
-        found = []
-        lengths = np.empty(len(pairs), np.int64)
-        for number in np.unique(corpus):
-            rows = np.flatnonzero(corpus == number)
-            units = self._stored[number].sentences(pairs[rows] - self.pairs_before[number])
-            found.append((rows, units.flat + self._units_before[number]))
-            lengths[rows] = units.lengths
-        flat, starts = np.empty(int(lengths.sum()), np.int64), starts_of(lengths)
-        for rows, numbers in found:
-            flat[ranges(starts[rows], lengths[rows])] = numbers
-        return Ragged(flat, lengths)
-
-    def fixed(self, units: IntArray) -> Ragged:
-        """Return the deterministic token ids of units."""
-        return take(self._pieces, self._starts[units], self._lengths[units])
+            return self._stored[0].sentences.rows(pairs)
+        corpus, found = self.corpus_of(pairs), []
+        for number, side in enumerate(self._stored):
+            units = side.sentences.rows(pairs[corpus == number] - self.pairs_before[number])
+            found.append(Ragged(units.flat + self._units_before[number], units.lengths))
+        # Where each pair is among those found.
+        return Table.of(stack(found)).rows(np.argsort(np.argsort(corpus, kind="stable")))
 
     def draw(self, pairs: IntArray, states: NDArray[np.uint64], longest: IntArray) -> Ragged:
         """Return the tokens drawn for pairs, each from its state.
@@ -87,14 +92,14 @@ class _Side:
         """
         units = self.units(pairs)
         if self.sampler is None:
-            tokens = self.fixed(units.flat)
+            tokens = self._pieces.rows(units.flat)
         else:
             position = ranges(np.zeros_like(units.lengths), units.lengths).astype(np.uint64)
             keys = absorb(np.repeat(states, units.lengths), position)
             tokens = self.sampler.sample(self._word_of_unit[units.flat], keys)
             over = np.repeat(sums(tokens.lengths, units.lengths) > longest, units.lengths)
             if over.any():
-                tokens = merge(over, self.fixed(units.flat[over]), tokens)
+                tokens = merge(over, self._pieces.rows(units.flat[over]), tokens)
         return Ragged(tokens.flat, sums(tokens.lengths, units.lengths))
 
 
@@ -113,7 +118,7 @@ class TrainingSet:
 
     def __init__(
         self,
-        corpora: Sequence[EncodedCorpus],
+        corpora: Sequence[tuple[EncodedSide, EncodedSide]],
         *,
         weights: Sequence[float],
         tag_ids: Sequence[int | None],
@@ -124,7 +129,7 @@ class TrainingSet:
         """Filter the pairs: one pass over the memory-mapped arrays.
 
         Args:
-            corpora: at least one.
+            corpora: source and target side of each; at least one.
             weights: per corpus; how often each pair is seen per epoch.
             tag_ids: per corpus; id put before every source sentence, or None.
             max_length: longest side kept, in deterministic tokens, EOS and tag included.
@@ -135,26 +140,21 @@ class TrainingSet:
             DragomanError: naming ``data.corpora`` or ``data.max_length`` if no pair is kept.
         """
         assert len(corpora) == len(weights) == len(tag_ids) > 0
-        self._seed, self._max_length = seed, max_length
-        self._weights = list(weights)
-        self._sides = [_Side(corpora, side, samplers[side]) for side in (_SRC, _TGT)]
-        self._tags = np.array([-1 if tag is None else tag for tag in tag_ids], np.int64)
+        self._seed, self._max_length, self._weights = seed, max_length, weights
+        tags = ([-1 if tag is None else tag for tag in tag_ids], [-1] * len(corpora))
+        stored = zip(*corpora, strict=True)
+        self._sides = [_Side(*parts) for parts in zip(stored, tags, samplers, strict=True)]
         self._before = self._sides[_SRC].pairs_before
-        total, empty = int(self._before[-1]), 0
-        # Of one corpus this is the file itself: nothing is read that is not asked for.
-        self._fixed = [
-            corpora[0].lengths[side]
-            if len(corpora) == 1
-            else np.concatenate([corpus.lengths[side] for corpus in corpora])
-            for side in (_SRC, _TGT)
-        ]
-        kept = []
+        total, empty, kept = int(self._before[-1]), 0, []
         for pairs in chunks(total):
-            src, tgt = (fixed[pairs].astype(np.int64) for fixed in self._fixed)
+            src, tgt = (side.lengths[pairs].astype(np.int64) for side in self._sides)
             full = (src > 0) & (tgt > 0)
             empty += int((~full).sum())
-            src, tgt = src + self._extra(_SRC, pairs), tgt + self._extra(_TGT, pairs)
-            kept.append(pairs[full & (src <= max_length) & (tgt <= max_length)])
+            fits = [
+                lengths + side.extra(pairs) <= max_length
+                for side, lengths in zip(self._sides, (src, tgt), strict=True)
+            ]
+            kept.append(pairs[full & fits[_SRC] & fits[_TGT]])
         self._kept = np.concatenate(kept)
         self.counts = {
             "pairs": total,
@@ -162,39 +162,25 @@ class TrainingSet:
             "too_long": total - empty - len(self._kept),
             "kept": len(self._kept),
         }
-        self._refuse_nothing()
-
-    def _refuse_nothing(self) -> None:
-        counts = self.counts
-        if counts["kept"]:
-            return
-        if counts["pairs"] == counts["empty"]:
-            pairs = counts["pairs"]
+        if total == empty:
             raise DragomanError(
-                f"data.corpora: none of the {pairs} training pairs has words on both sides"
+                f"data.corpora: none of the {total} training pairs has words on both sides"
             )
-        raise DragomanError(
-            f"data.max_length: none of the {counts['pairs']} training pairs has at most "
-            f"{self._max_length} tokens a side ({counts['too_long']} are too long, "
-            f"{counts['empty']} empty)"
-        )
+        if not len(self._kept):
+            raise DragomanError(
+                f"data.max_length: none of the {total} training pairs has at most {max_length} "
+                f"tokens a side ({self.counts['too_long']} are too long, {empty} empty)"
+            )
 
     @property
     def num_tokens(self) -> int:
         """Deterministic tokens of both sides of an epoch, EOS and tags not counted."""
         pairs = self.pairs_of(self.epoch_pairs(0))
-        return sum(int(fixed[pairs].sum(dtype=np.int64)) for fixed in self._fixed)
+        return sum(int(side.lengths[pairs].sum(dtype=np.int64)) for side in self._sides)
 
     def pairs_of(self, entries: IntArray) -> IntArray:
         """Return the pair that each entry of an epoch is a copy of."""
         return entries % self.counts["pairs"]
-
-    def _tag_of(self, pairs: IntArray) -> IntArray:
-        """Return the tag id of each pair, -1 without."""
-        if len(self._tags) == 1:
-            return np.broadcast_to(self._tags, pairs.shape)
-        tags: IntArray = self._tags[np.searchsorted(self._before, pairs, side="right") - 1]
-        return tags
 
     def epoch_pairs(self, epoch: int) -> IntArray:
         """Return the entries of an epoch, not shuffled.
@@ -223,44 +209,34 @@ class TrainingSet:
 
     def lengths(self, entries: IntArray, epoch: int) -> tuple[Lengths, Lengths]:
         """Return how many tokens ``rows`` has for each entry: source (tag and EOS in), target."""
-        found = [np.empty(len(entries), np.int32) for _ in SIDES]
+        src, tgt = (np.empty(len(entries), np.int32) for _ in self._sides)
         for places in chunks(len(entries)):
             part = entries[places]
             pairs = self.pairs_of(part)
-            for number, side in enumerate(self._sides):
-                lengths = (
-                    self._draw(number, part, epoch).lengths
-                    if side.sampler
-                    else self._fixed[number][pairs]
-                )
-                found[number][places] = lengths + self._extra(number, pairs)
-        return found[_SRC], found[_TGT]
+            for number, (side, found) in enumerate(zip(self._sides, (src, tgt), strict=True)):
+                drawn = side.sampler is not None
+                lengths = self._draw(number, part, epoch).lengths if drawn else side.lengths[pairs]
+                found[places] = lengths + side.extra(pairs)
+        return src, tgt
 
     def rows(self, entries: IntArray, epoch: int) -> tuple[Ragged, Ragged]:
         """Return source and target token ids of entries as drawn for an epoch.
 
         Both end in EOS; the source begins with its corpus's tag, if any; the target has no BOS.
         """
-        src, tgt = (self._row(number, entries, epoch) for number in (_SRC, _TGT))
-        return src, tgt
-
-    def _extra(self, number: int, pairs: IntArray) -> IntArray:
-        """Return how many tokens are added to each row: EOS, and on the source its tag."""
-        extra = np.ones(len(pairs), np.int64)
-        return extra + (self._tag_of(pairs) >= 0) if number == _SRC else extra
+        return self._row(_SRC, entries, epoch), self._row(_TGT, entries, epoch)
 
     def _draw(self, number: int, entries: IntArray, epoch: int) -> Ragged:
-        pairs = self.pairs_of(entries)
+        side, pairs = self._sides[number], self.pairs_of(entries)
         states = absorb(np.zeros((), np.uint64), self._seed, epoch, number, entries)
-        longest = self._max_length - self._extra(number, pairs)
-        return self._sides[number].draw(pairs, states, longest)
+        return side.draw(pairs, states, self._max_length - side.extra(pairs))
 
     def _row(self, number: int, entries: IntArray, epoch: int) -> Ragged:
         tokens, pairs = self._draw(number, entries, epoch), self.pairs_of(entries)
-        extra = self._extra(number, pairs)
+        tags = self._sides[number].tags(pairs)
+        extra = 1 + (tags >= 0)
         lengths = tokens.lengths + extra
         flat, starts = np.full(int(lengths.sum()), EOS, np.int64), starts_of(lengths)
         flat[ranges(starts + extra - 1, tokens.lengths)] = tokens.flat
-        tagged = extra > 1
-        flat[starts[tagged]] = self._tag_of(pairs)[tagged]
+        flat[starts[tags >= 0]] = tags[tags >= 0]
         return Ragged(flat, lengths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,15 @@ _CHUNK = 1 << 16  # rows looked at together: what numbers in memory are made of 
 class Ragged(NamedTuple):
     """Rows of integers, one after the other: ``flat`` (sum of lengths,) and ``lengths`` (rows,)."""
 
-    flat: IntArray
+    flat: NDArray[Any]
     lengths: IntArray
+
+
+def ragged(rows: Sequence[Sequence[int]]) -> Ragged:
+    """Put rows of different length behind one another."""
+    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+    flat = np.fromiter((number for row in rows for number in row), np.int64, int(lengths.sum()))
+    return Ragged(flat, lengths)
 
 
 def chunks(count: int) -> Iterator[IntArray]:
@@ -43,6 +50,32 @@ def take(flat: NDArray[Any], starts: NDArray[Any], lengths: IntArray) -> Ragged:
     return Ragged(flat[ranges(starts, lengths)].astype(np.int64), lengths)
 
 
+def stack(parts: Sequence[Ragged]) -> Ragged:
+    """Return the rows of all parts, one part after the other."""
+    flat, lengths = zip(*parts, strict=True)
+    return Ragged(np.concatenate(flat), np.concatenate(lengths))
+
+
+class Table:
+    """Rows to look up, in memory or on disk: row n is ``flat[offsets[n] : offsets[n + 1]]``."""
+
+    def __init__(self, flat: NDArray[Any], offsets: NDArray[Any]) -> None:
+        self.flat, self.offsets = flat, offsets
+
+    @classmethod
+    def of(cls, rows: Ragged) -> Table:
+        """Make a table of rows."""
+        return cls(rows.flat, np.concatenate(([0], np.cumsum(rows.lengths))))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def rows(self, numbers: IntArray) -> Ragged:
+        """Return the rows of these numbers."""
+        starts = self.offsets[numbers].astype(np.int64)
+        return take(self.flat, starts, self.offsets[numbers + 1].astype(np.int64) - starts)
+
+
 def sums(values: IntArray, lengths: IntArray) -> IntArray:
     """Return the sum of each row's values; rows may be empty."""
     total = np.concatenate(([0], np.cumsum(values)))
@@ -56,11 +89,6 @@ def merge(mask: NDArray[np.bool_], where_true: Ragged, otherwise: Ragged) -> Rag
 
     ``otherwise`` has a row for every element of the mask, ``where_true`` one for every True.
     """
-    lengths = otherwise.lengths.copy()
-    lengths[mask] = where_true.lengths
-    flat = np.empty(int(lengths.sum()), np.int64)
-    starts, old_starts = starts_of(lengths), starts_of(otherwise.lengths)
-    kept = ranges(old_starts[~mask], lengths[~mask])
-    flat[ranges(starts[~mask], lengths[~mask])] = otherwise.flat[kept]
-    flat[ranges(starts[mask], where_true.lengths)] = where_true.flat
-    return Ragged(flat, lengths)
+    places = np.arange(len(mask))
+    places[mask] = len(mask) + np.arange(len(where_true.lengths))
+    return Table.of(stack([otherwise, where_true])).rows(places)

@@ -15,12 +15,12 @@ from torch import Tensor
 from dragoman.data.batching import (
     Batch,
     Bucket,
-    PairSource,
     decoder_inputs,
     length_mask,
     real_places,
 )
-from dragoman.data.ragged import IntArray, Ragged, chunks, starts_of
+from dragoman.data.dataset import TrainingSet
+from dragoman.data.ragged import IntArray, chunks, stack, starts_of
 from dragoman.data.tokenizers import PAD
 
 # Tokens of both sides, 4 bytes each, that a GPU is asked to keep: 1 GiB.
@@ -46,7 +46,7 @@ class _Side(NamedTuple):
 class ResidentRows:
     """The rows of the epoch that is being trained on, kept on a device."""
 
-    def __init__(self, source: PairSource, device: torch.device) -> None:
+    def __init__(self, source: TrainingSet, device: torch.device) -> None:
         self.source, self.device = source, device
         self._epoch: int | None = None
         self._pairs: IntArray = np.empty(0, np.int64)
@@ -76,11 +76,8 @@ class ResidentRows:
         self._sides = []  # before the next ones come: there may not be room for both
         self._pairs = np.unique(self.source.epoch_pairs(epoch))
         parts = [self.source.rows(self._pairs[part], epoch) for part in chunks(len(self._pairs))]
-        self._sides = [self._side(rows) for rows in zip(*parts, strict=True)]
+        for side in zip(*parts, strict=True):
+            rows = stack(side)
+            made = (rows.flat.astype(np.int32), starts_of(rows.lengths), rows.lengths)
+            self._sides.append(_Side(*(torch.from_numpy(part).to(self.device) for part in made)))
         self._epoch = epoch
-
-    def _side(self, rows: tuple[Ragged, ...]) -> _Side:
-        flat = np.concatenate([part.flat.astype(np.int32) for part in rows])
-        lengths = np.concatenate([part.lengths for part in rows])
-        made = (torch.from_numpy(array) for array in (flat, starts_of(lengths), lengths))
-        return _Side(*(tensor.to(self.device) for tensor in made))

@@ -1,15 +1,18 @@
 """A corpus on disk, memory-mapped: sentences as unit numbers, units as token ids.
 
 Units do not depend on a vocabulary: text is cut once, whatever is later trained on it. Files per
-side (``src``, ``tgt``): ``units.npy``, the number of every unit (2 bytes where they fit, else 4);
-``offsets.npy``, where each sentence begins, one more than there are sentences (4 bytes or 8);
-``types.txt``, the unit strings, one per line; ``counts.npy``, how often each occurs.
+side (``src``, ``tgt``) of what is cut: ``units.npy``, the number of every unit (2 bytes where they
+fit, else 4); ``offsets.npy``, where each sentence begins, one more than there are sentences (4
+bytes or 8); ``types.txt``, the unit strings, one per line; ``counts.npy``, how often each occurs.
+Of what is encoded: ``pieces.npy``, the deterministic token ids of the units, one after the other;
+``starts.npy``, where those of each unit begin, one more than there are units; ``lengths.npy``, the
+number of ids of every sentence.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import tempfile
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -21,211 +24,159 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dragoman.data.cache import cache_key, cached_folder
-from dragoman.data.ragged import IntArray, Ragged, chunks, sums, take
+from dragoman.data.ragged import IntArray, Table, chunks, ragged, sums
 from dragoman.data.tokenizers.base import Cutter, Tokenizer
+from dragoman.errors import DragomanError
 
 FORMAT = 1  # of everything in the cache; raise it when a file or a rule changes
 _CHUNK = 1 << 20  # numbers held in memory before they go to the file
 SIDES = ("src", "tgt")
 
+Pairs = Callable[[], Iterable[tuple[str, str]]]
+
 
 class UnitSide:
-    """One side of a corpus: sentences as unit numbers."""
+    """One side of a corpus that is cut: sentences as unit numbers."""
 
     def __init__(self, folder: Path, side: str) -> None:
+        self.sentences = Table(_mapped(folder, side, "units"), _mapped(folder, side, "offsets"))
+        self.counts = _mapped(folder, side, "counts")
         self._types = folder / f"{side}.types.txt"
-        self.counts: IntArray = np.load(folder / f"{side}.counts.npy")
-        # Plain views: indexing a np.memmap costs ten times as much as indexing an array.
-        self.units = np.asarray(np.load(folder / f"{side}.units.npy", mmap_mode="r"))
-        self.offsets = np.asarray(np.load(folder / f"{side}.offsets.npy", mmap_mode="r"))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
     def types(self) -> list[str]:
         """Return the unit strings, by number."""
         return self._types.read_bytes().decode().split("\n")[:-1]
 
-    def sentences(self, numbers: IntArray) -> Ragged:
-        """Return the unit numbers of sentences."""
-        starts = self.offsets[numbers].astype(np.int64)
-        return take(self.units, starts, self.offsets[numbers + 1].astype(np.int64) - starts)
+
+class EncodedSide(UnitSide):
+    """One side of a corpus that is encoded: also units as token ids, and sentence lengths."""
+
+    def __init__(self, units: Path, tokens: Path, side: str) -> None:
+        super().__init__(units, side)
+        self.pieces = Table(_mapped(tokens, side, "pieces"), _mapped(tokens, side, "starts"))
+        self.lengths = _mapped(tokens, side, "lengths")
 
 
-class UnitCorpus:
-    """A corpus cut into units: ``key`` in the cache, and its two ``sides``."""
+def cut_corpus(cache: Path, fingerprint: str, pairs: Pairs, cutters: tuple[Cutter, Cutter]) -> Path:
+    """Return the folder of a corpus in units: found in the cache, or cut and written there.
 
-    def __init__(self, folder: Path) -> None:
-        self.key = folder.name
-        self.sides = tuple(UnitSide(folder, side) for side in SIDES)
+    Args:
+        cache: folder of the cache.
+        fingerprint: stands for the text that ``pairs`` will give.
+        pairs: returns an iterator over (source, target) lines; called only when needed.
+        cutters: of source and target.
 
-    @classmethod
-    def open(
-        cls,
-        cache: Path,
-        fingerprint: str,
-        pairs: Callable[[], Iterable[tuple[str, str]]],
-        cutters: tuple[Cutter, Cutter],
-    ) -> UnitCorpus:
-        """Read the corpus from the cache, or cut it and write it there.
-
-        Args:
-            cache: folder of the cache.
-            fingerprint: stands for the text that ``pairs`` will give.
-            pairs: returns an iterator over (source, target) lines; called only when needed.
-            cutters: of source and target.
-
-        Raises:
-            DragomanError: if the cache cannot be written, and whatever ``pairs`` raises.
-        """
-        identities = [cutter.identity for cutter in cutters]
-        key = cache_key(what="units", format=FORMAT, corpus=fingerprint, cutters=identities)
-
-        def build(folder: Path) -> None:
-            writers = [_Writer(folder, side) for side in SIDES]
-            try:
-                for pair in pairs():
-                    for writer, cutter, text in zip(writers, cutters, pair, strict=True):
-                        writer.add(cutter(text))
-                for writer in writers:
-                    writer.finish()
-            finally:
-                for writer in writers:
-                    writer.close()
-
-        return cls(cached_folder(cache, key, build))
-
-
-class EncodedCorpus:
-    """A corpus in units, and per side the deterministic token ids of every unit.
-
-    ``pieces[side]`` and ``starts[side]`` (one more than there are units): the ids of unit u are
-    ``pieces[starts[u]:starts[u + 1]]``. ``lengths[side]``: the number of ids of every sentence.
+    Raises:
+        DragomanError: if the cache cannot be written, and whatever ``pairs`` raises.
     """
+    identities = [cutter.identity for cutter in cutters]
+    key = cache_key(what="units", format=FORMAT, corpus=fingerprint, cutters=identities)
 
-    def __init__(self, units: UnitCorpus, folder: Path) -> None:
-        self.units = units
-        self.pieces = [np.load(folder / f"{side}.pieces.npy", mmap_mode="r") for side in SIDES]
-        self.starts = [np.load(folder / f"{side}.starts.npy", mmap_mode="r") for side in SIDES]
-        self.lengths = [
-            np.asarray(np.load(folder / f"{side}.lengths.npy", mmap_mode="r")) for side in SIDES
-        ]
+    def build(folder: Path) -> None:
+        with contextlib.ExitStack() as files:
+            writers = [_UnitWriter(folder, side, files) for side in SIDES]
+            for pair in pairs():
+                for writer, cutter, text in zip(writers, cutters, pair, strict=True):
+                    writer.add(cutter(text))
+            for writer in writers:
+                writer.finish()
 
-    def __len__(self) -> int:
-        return len(self.units.sides[0])
-
-    @classmethod
-    def open(
-        cls,
-        cache: Path,
-        fingerprint: str,
-        pairs: Callable[[], Iterable[tuple[str, str]]],
-        tokenizers: tuple[Tokenizer, Tokenizer],
-    ) -> EncodedCorpus:
-        """Read the corpus from the cache, or encode it and write it there.
-
-        Args:
-            cache: folder of the cache.
-            fingerprint: stands for the text that ``pairs`` will give.
-            pairs: returns an iterator over (source, target) lines; called only when needed.
-            tokenizers: of source and target.
-
-        Raises:
-            DragomanError: if the cache cannot be written, and whatever ``pairs`` raises.
-        """
-        cutters = (tokenizers[0].cutter, tokenizers[1].cutter)
-        units = UnitCorpus.open(cache, fingerprint, pairs, cutters)
-        key = cache_key(
-            what="pieces and lengths",
-            format=FORMAT,
-            units=units.key,
-            tokenizers=[tokenizer.fingerprint() for tokenizer in tokenizers],
-            versions=package_versions(),
-        )
-
-        def build(folder: Path) -> None:
-            for name, side, tokenizer in zip(SIDES, units.sides, tokenizers, strict=True):
-                ids = [tokenizer.pieces(unit) for unit in side.types()]
-                lengths = np.array([0] + [len(row) for row in ids], np.int64)
-                flat = np.array([index for row in ids for index in row], np.int32)
-                np.save(folder / f"{name}.pieces.npy", flat)
-                np.save(folder / f"{name}.starts.npy", _smallest(np.cumsum(lengths)))
-                totals = [
-                    sums(lengths[1:][units.flat], units.lengths)
-                    for units in map(side.sentences, chunks(len(side)))
-                ]
-                np.save(folder / f"{name}.lengths.npy", _smallest(np.concatenate(totals)))
-
-        return cls(units, cached_folder(cache, key, build))
+    return cached_folder(cache, key, build)
 
 
-class _Writer:
+def encode_corpus(
+    cache: Path, fingerprint: str, pairs: Pairs, tokenizers: tuple[Tokenizer, Tokenizer]
+) -> tuple[EncodedSide, EncodedSide]:
+    """Return both sides of an encoded corpus: found in the cache, or encoded and written there.
+
+    Arguments and errors are those of ``cut_corpus``.
+    """
+    units = cut_corpus(cache, fingerprint, pairs, (tokenizers[0].cutter, tokenizers[1].cutter))
+    key = cache_key(
+        what="pieces and lengths",
+        format=FORMAT,
+        units=units.name,
+        tokenizers=[tokenizer.fingerprint() for tokenizer in tokenizers],
+        versions=package_versions(),
+    )
+
+    def build(folder: Path) -> None:
+        for name, tokenizer in zip(SIDES, tokenizers, strict=True):
+            side = UnitSide(units, name)
+            pieces = ragged([tokenizer.pieces(unit) for unit in side.types()])
+            totals = [
+                sums(pieces.lengths[sentences.flat], sentences.lengths)
+                for sentences in map(side.sentences.rows, chunks(len(side.sentences)))
+            ]
+            np.save(folder / f"{name}.pieces.npy", pieces.flat.astype(np.int32))
+            np.save(folder / f"{name}.starts.npy", _smallest(Table.of(pieces).offsets))
+            np.save(folder / f"{name}.lengths.npy", _smallest(np.concatenate(totals)))
+
+    tokens = cached_folder(cache, key, build)
+    return EncodedSide(units, tokens, "src"), EncodedSide(units, tokens, "tgt")
+
+
+class _UnitWriter:
     """Writes one side, sentence by sentence; only the unit strings stay in memory."""
 
-    def __init__(self, folder: Path, side: str) -> None:
-        self._folder, self._side = folder, side
+    def __init__(self, folder: Path, side: str, files: contextlib.ExitStack) -> None:
+        self._stem = str(folder / side)
         self._numbers: defaultdict[str, int] = defaultdict()
         self._numbers.default_factory = self._numbers.__len__
-        self._units, self._offsets, self._total = array("I"), array("Q", [0]), 0
-        self._paths = [folder / f"{side}.units.raw", folder / f"{side}.offsets.raw"]
-        self._files = [open(path, "w+b") for path in self._paths]  # noqa: SIM115
+        self._units, self._offsets = _Column(folder, files, "I"), _Column(folder, files, "Q")
+        self._offsets.extend([0])
 
     def add(self, units: list[str]) -> None:
-        numbers = self._numbers
-        self._units.extend([numbers[unit] for unit in units])
-        self._total += len(units)
-        self._offsets.append(self._total)
-        if len(self._units) + len(self._offsets) > _CHUNK:
+        self._units.extend([self._numbers[unit] for unit in units])
+        self._offsets.extend([self._units.size])
+
+    def finish(self) -> None:
+        types = len(self._numbers)
+        text = "".join(f"{unit}\n" for unit in self._numbers)
+        if text.count("\n") != types:
+            raise DragomanError(f"{self._stem}.types.txt: a unit of the text holds a line break")
+        Path(f"{self._stem}.types.txt").write_bytes(text.encode())
+        path = Path(f"{self._stem}.units.npy")
+        self._units.save(path, np.uint16 if types <= 1 << 16 else np.uint32)
+        small = self._units.size < 1 << 32
+        self._offsets.save(Path(f"{self._stem}.offsets.npy"), np.uint32 if small else np.int64)
+        units, counts = np.load(path, mmap_mode="r"), np.zeros(types, np.int64)
+        for first in range(0, len(units), _CHUNK):
+            counts += np.bincount(units[first : first + _CHUNK], minlength=types)
+        np.save(f"{self._stem}.counts.npy", counts)
+
+
+class _Column:
+    """Numbers that are appended to a file as they come, and saved in a smaller type at the end."""
+
+    def __init__(self, folder: Path, files: contextlib.ExitStack, typecode: str) -> None:
+        self._file = files.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
+        self._buffer, self.size = array(typecode), 0
+
+    def extend(self, numbers: list[int]) -> None:
+        self._buffer.extend(numbers)
+        self.size += len(numbers)
+        if len(self._buffer) > _CHUNK:
             self._flush()
 
     def _flush(self) -> None:
-        for file, buffer in zip(self._files, (self._units, self._offsets), strict=True):
-            file.write(buffer)
-            del buffer[:]
+        self._buffer.tofile(self._file)
+        del self._buffer[:]
 
-    def finish(self) -> None:
+    def save(self, path: Path, dtype: type[np.generic]) -> None:
         self._flush()
-        folder, side, types = self._folder, self._side, len(self._numbers)
-        unit_type = np.uint16 if types <= 1 << 16 else np.uint32
-        offset_type = np.uint32 if self._total < 1 << 32 else np.int64
-        counts = np.zeros(types, np.int64)
-        for (name, raw_type, final_type), file in zip(
-            (("units", np.uint32, unit_type), ("offsets", np.uint64, offset_type)),
-            self._files,
-            strict=True,
-        ):
-            itemsize = np.dtype(raw_type).itemsize
-            size = file.seek(0, os.SEEK_END) // itemsize
-            file.seek(0)
-            with open(folder / f"{side}.{name}.npy", "wb") as final:
-                # Written, not mapped: a full disk is then an error and not a crash.
-                _write_header(final, np.dtype(final_type), size)
-                while chunk := file.read(_CHUNK * itemsize):
-                    numbers = np.frombuffer(chunk, raw_type)
-                    final.write(numbers.astype(final_type).tobytes())
-                    if name == "units":
-                        counts += np.bincount(numbers, minlength=types)
-        np.save(folder / f"{side}.counts.npy", counts)
-        with open(folder / f"{side}.types.txt", "wb") as text:
-            text.writelines(f"{unit}\n".encode() for unit in self._numbers)
-        self.close()
-        for path in self._paths:
-            path.unlink()
-
-    def close(self) -> None:
-        for file in self._files:
-            file.close()
+        self._file.seek(0)
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (self.size,)}
+        with path.open("wb") as final:
+            np.lib.format.write_array_header_1_0(final, header)
+            # Written, not mapped: a full disk is then an error and not a crash.
+            while data := self._file.read(_CHUNK * self._buffer.itemsize):
+                final.write(np.frombuffer(data, self._buffer.typecode).astype(dtype).tobytes())
 
 
-def _write_header(file: Any, dtype: np.dtype[Any], size: int) -> None:
-    np.lib.format.write_array_header_1_0(
-        file,
-        {
-            "descr": np.lib.format.dtype_to_descr(dtype),
-            "fortran_order": False,
-            "shape": (size,),
-        },
-    )
+def _mapped(folder: Path, side: str, name: str) -> NDArray[Any]:
+    # A plain view: indexing a np.memmap costs ten times as much as indexing an array.
+    return np.asarray(np.load(folder / f"{side}.{name}.npy", mmap_mode="r"))
 
 
 def _smallest(numbers: IntArray) -> NDArray[Any]:

@@ -13,7 +13,8 @@ from torch import nn
 
 from dragoman import settings
 from dragoman.config import Config, DecodeConfig, source_tag, source_tags, trained_pairs
-from dragoman.data.batching import Batch, collate, pad, ragged
+from dragoman.data.batching import Batch, collate, pad
+from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizers
 from dragoman.decoding.consensus import consensus
 from dragoman.decoding.forced import attention_weights, word_attention

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from dragoman.config import DecodeConfig, TrainConfig
-from dragoman.data.batching import Batch, collate, ragged
+from dragoman.data.batching import Batch, collate
+from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import EOS, UNK, Tokenizer
 from dragoman.decoding.consensus import sentence_bleu
 from dragoman.decoding.search import search

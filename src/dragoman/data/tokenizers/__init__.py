@@ -1,54 +1,35 @@
 """Tokenizers by kind: how they are trained and loaded.
 
-Both kinds cut text into independent units first (``Cutter``), and turn each unit into token ids
-(``Tokenizer``); ``base`` has what they share.
+Every kind cuts text into independent units first (``Cutter``), and turns each unit into token ids
+(``Tokenizer``); ``base`` says what a kind has to offer.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dragoman import settings
 from dragoman.config import TokenizerConfig
 from dragoman.data.tokenizers.base import BOS, EOS, PAD, SPECIALS, UNK, Cutter, Tokenizer, normalise
-from dragoman.data.tokenizers.sentencepiece import (
-    SentencePieceTokenizer,
-    WhitespaceCutter,
-    load_sentencepiece,
-    train_sentencepiece,
-)
-from dragoman.data.tokenizers.spacy import SpacyCutter, SpacyTokenizer, load_spacy, train_spacy
+from dragoman.data.tokenizers.sentencepiece import SentencePieceTokenizer
+from dragoman.data.tokenizers.spacy import SpacyTokenizer
 from dragoman.errors import DragomanError
-from dragoman.runs import Run
 
 __all__ = [
     "BOS",
     "EOS",
-    "NOT_LEARNT",
     "PAD",
     "SPECIALS",
+    "TOKENIZERS",
     "UNK",
     "Cutter",
-    "SentencePieceTokenizer",
-    "SpacyTokenizer",
     "Tokenizer",
     "load_tokenizer",
     "load_tokenizers",
-    "make_cutter",
     "normalise",
-    "tokenizers_of",
     "train_from_counts",
-    "train_tokenizers",
 ]
-
-
-def make_cutter(config: TokenizerConfig, language: str) -> Cutter:
-    """Return what cuts text of ``language`` into units."""
-    if config.kind == "spacy":
-        return SpacyCutter(language, config.form, config.lowercase)
-    return WhitespaceCutter(config.lowercase)
 
 
 def load_tokenizer(folder: Path, side: str, config: TokenizerConfig) -> Tokenizer:
@@ -57,7 +38,7 @@ def load_tokenizer(folder: Path, side: str, config: TokenizerConfig) -> Tokenize
     Raises:
         DragomanError: naming the file that is missing, unreadable or made for another config.
     """
-    return LOADERS[config.kind](folder, side, config)
+    return TOKENIZERS[config.kind].load(folder, side, config)
 
 
 def load_tokenizers(folder: Path, config: TokenizerConfig) -> tuple[Tokenizer, Tokenizer]:
@@ -67,49 +48,8 @@ def load_tokenizers(folder: Path, config: TokenizerConfig) -> tuple[Tokenizer, T
         DragomanError: as ``load_tokenizer``.
     """
     src = load_tokenizer(folder, "src", config)
-    joint = config.kind == "sentencepiece" and config.joint
+    joint = TOKENIZERS[config.kind].is_joint(config)
     return src, src if joint else load_tokenizer(folder, "tgt", config)
-
-
-def tokenizers_of(run: Run, config: TokenizerConfig) -> tuple[Tokenizer, Tokenizer]:
-    """Read the tokenizers of a trained run, for another run that shares its vocabulary.
-
-    Raises:
-        DragomanError: naming the keys of ``data.tokenizer`` that are not as they were there.
-    """
-    folder = run.checkpoint()
-    theirs = settings.load(folder / "config.yaml").data.tokenizer
-    if wrong := settings.differences(theirs, config, NOT_LEARNT):
-        raise DragomanError(
-            f"data.tokenizer.from_run: {run.folder} has another data.tokenizer: {', '.join(wrong)}"
-        )
-    return load_tokenizers(folder, config)
-
-
-def train_tokenizers(
-    config: TokenizerConfig,
-    pairs: Callable[[], Iterable[tuple[str, str]]],
-    languages: tuple[str, str],
-    tags: Sequence[str] = (),
-) -> tuple[Tokenizer, Tokenizer]:
-    """Train the tokenizers of both sides on the training pairs.
-
-    Args:
-        config: kind and sizes.
-        pairs: returns a fresh iterator over (source, target) lines.
-        languages: language codes of source and target, for the spaCy rules.
-        tags: tokens to reserve in the source vocabulary.
-
-    Raises:
-        DragomanError: if the text is empty or the config asks for an impossible vocabulary.
-    """
-    cut_src, cut_tgt = (make_cutter(config, language) for language in languages)
-    src: Counter[str] = Counter()
-    tgt: Counter[str] = Counter()
-    for src_text, tgt_text in pairs():
-        src.update(cut_src(src_text))
-        tgt.update(cut_tgt(tgt_text))
-    return train_from_counts(config, (src, tgt), languages, tags)
 
 
 def train_from_counts(
@@ -120,8 +60,14 @@ def train_from_counts(
 ) -> tuple[Tokenizer, Tokenizer]:
     """Train the tokenizers of both sides on units and how often each occurs.
 
+    Args:
+        config: kind and sizes.
+        counts: of the units of source and target, as the kind's cutters give them.
+        languages: language codes of source and target.
+        tags: tokens to reserve in the source vocabulary.
+
     Raises:
-        DragomanError: as ``train_tokenizers``.
+        DragomanError: if the text is empty or the config asks for an impossible vocabulary.
     """
     for side, units in zip(("source", "target"), counts, strict=True):
         if not units:
@@ -133,25 +79,15 @@ def train_from_counts(
                 f"than {', '.join(SPECIALS)}"
             )
     tags = list(dict.fromkeys(tags))
-    if config.kind == "spacy":
-        return (
-            train_spacy(config, counts[0], languages[0], tags),
-            train_spacy(config, counts[1], languages[1], ()),
-        )
-    if config.joint:
-        both = Counter(counts[0])
-        both.update(counts[1])
-        joint = train_sentencepiece(config, both, tags, joint=True)
+    kind = TOKENIZERS[config.kind]
+    if kind.is_joint(config):
+        joint = kind.train(config, Counter(counts[0]) + Counter(counts[1]), languages[0], tags)
         return joint, joint
-    return (
-        train_sentencepiece(config, counts[0], tags, joint=False),
-        train_sentencepiece(config, counts[1], (), joint=False),
-    )
+    src = kind.train(config, counts[0], languages[0], tags)
+    return src, kind.train(config, counts[1], languages[1], ())
 
 
-# Keys that change how text is cut, or where its tokens come from, and not what is learnt of it.
-NOT_LEARNT = ("sampling_alpha", "bpe_dropout", "from_run")
-LOADERS: dict[str, Callable[[Path, str, TokenizerConfig], Tokenizer]] = {
-    "sentencepiece": load_sentencepiece,
-    "spacy": load_spacy,
+TOKENIZERS: dict[str, type[Tokenizer]] = {
+    "sentencepiece": SentencePieceTokenizer,
+    "spacy": SpacyTokenizer,
 }

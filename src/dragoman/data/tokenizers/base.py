@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
+from dragoman.config import TokenizerConfig
+from dragoman.errors import DragomanError
 from dragoman.files import write_atomic
 
 UNK, PAD, BOS, EOS = 0, 1, 2, 3
@@ -30,8 +33,6 @@ def escape(text: str, mark: str) -> str:
 
 def unescape(text: str, mark: str) -> str:
     """Undo ``escape``."""
-    if _ESCAPE not in text:
-        return text
     return text.replace(_ESCAPE + "1", mark).replace(_ESCAPE + "0", _ESCAPE)
 
 
@@ -39,14 +40,12 @@ class Cutter(ABC):
     """Cuts text into units that are tokenised independently of each other.
 
     It does not know the vocabulary, so a corpus is cut once, whatever is later trained on it.
+    ``identity`` names everything the cut depends on, library versions included; it is part of the
+    cache's key.
     """
 
     lowercase: bool
-
-    @property
-    @abstractmethod
-    def identity(self) -> str:
-        """Everything the cut depends on, library versions included; part of the cache's key."""
+    identity: str
 
     @abstractmethod
     def __call__(self, text: str) -> list[str]:
@@ -54,10 +53,47 @@ class Cutter(ABC):
 
 
 class Tokenizer(ABC):
-    """Text to token ids and back, for one side of the translation."""
+    """Text to token ids and back, for one side of the translation.
+
+    A kind of tokenizer is a subclass and an entry in ``TOKENIZERS``. Its vocabulary begins with
+    ``SPECIALS``, then come the ``tags`` it was trained with.
+    """
 
     cutter: Cutter
+    tags: list[str]
     is_subword: bool
+
+    @staticmethod
+    @abstractmethod
+    def make_cutter(config: TokenizerConfig, language: str) -> Cutter:
+        """Return what cuts text of ``language`` into units."""
+
+    @classmethod
+    @abstractmethod
+    def train(
+        cls, config: TokenizerConfig, counts: Mapping[str, int], language: str, tags: Sequence[str]
+    ) -> Self:
+        """Make the vocabulary from units and how often each occurs (at least one).
+
+        Text never becomes one of the ``tags``, even if it spells them.
+
+        Raises:
+            DragomanError: if ``config`` asks for an impossible vocabulary.
+        """
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, side: str, config: TokenizerConfig) -> Self:
+        """Read the tokenizer of ``side`` (``src`` or ``tgt``) that ``save`` wrote.
+
+        Raises:
+            DragomanError: naming the file that is missing, unreadable or made for another config.
+        """
+
+    @staticmethod
+    def is_joint(config: TokenizerConfig) -> bool:
+        """Whether one tokenizer, trained on both sides, serves both."""
+        return False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -68,32 +104,35 @@ class Tokenizer(ABC):
         """Return the deterministic token ids of one unit (at least one)."""
 
     @abstractmethod
-    def detokenize(self, tokens: Sequence[str]) -> str:
-        """Return the text of printable tokens (see ``base``), white space normalised."""
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """Return the printable string of every id, special tokens included."""
 
     @abstractmethod
-    def decode(self, ids: Sequence[int]) -> str:
+    def detokenize(self, tokens: Sequence[str]) -> str:
+        """Return the text of printable tokens, known or not, white space normalised."""
+
+    @abstractmethod
+    def files(self, side: str) -> dict[str, bytes]:
+        """Return the files (name to content) that ``load`` reads for ``side``."""
+
+    def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids.
 
         Padding, begin and end marks and tags are skipped, ``UNK`` reads ``<unk>``. The inverse of
         ``encode`` up to white space, lower-casing and unknown tokens.
         """
+        first = len(SPECIALS) + len(self.tags)
+        return self.detokenize(self.tokens(i for i in ids if i == UNK or i >= first))
 
-    @abstractmethod
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        """Return the printable string of every id, special tokens included."""
-
-    @abstractmethod
     def tag_id(self, tag: str) -> int:
         """Return the id of a tag such as ``<2en>``.
 
         Raises:
             DragomanError: if the vocabulary was made without it.
         """
-
-    @abstractmethod
-    def files(self, side: str) -> dict[str, bytes]:
-        """Return the files (name to content) that ``load_tokenizer`` reads for ``side``."""
+        if tag not in self.tags:
+            raise DragomanError(f"data.corpora: the vocabulary has no tag '{tag}'; train it anew")
+        return len(SPECIALS) + self.tags.index(tag)
 
     def units(self, text: str) -> list[str]:
         """Return the text's independent units: words, with or without their punctuation."""
@@ -102,11 +141,6 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> list[int]:
         """Return the deterministic token ids of ``text``, without begin and end marks."""
         return [piece for unit in self.cutter(text) for piece in self.pieces(unit)]
-
-    def spans(self, text: str) -> list[int]:
-        """Return, for every token of ``encode(text)``, the number of the unit it belongs to."""
-        cut = self.cutter(text)
-        return [number for number, unit in enumerate(cut) for _ in self.pieces(unit)]
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hexadecimal) of everything that decides what ``encode`` returns."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dragoman.config import TokenizerConfig
 from dragoman.data.tokenizers.base import (
-    EOS,
-    PAD,
     SPECIALS,
     UNK,
     Cutter,
@@ -21,6 +20,7 @@ from dragoman.data.tokenizers.base import (
     unescape,
 )
 from dragoman.errors import DragomanError
+from dragoman.files import read_bytes
 
 SPACE = "▁"  # U+2581, how SentencePiece writes a space
 
@@ -33,12 +33,7 @@ class WhitespaceCutter(Cutter):
     """Cuts at white space: no piece ever crosses it, so words are independent."""
 
     def __init__(self, lowercase: bool) -> None:
-        self.lowercase = lowercase
-
-    @property
-    def identity(self) -> str:
-        """Kind and case."""
-        return f"whitespace lowercase={self.lowercase}"
+        self.lowercase, self.identity = lowercase, f"whitespace lowercase={lowercase}"
 
     def __call__(self, text: str) -> list[str]:
         """Return the words; a U+2581 of the text itself is escaped."""
@@ -61,10 +56,84 @@ class SentencePieceTokenizer(Tokenizer):
     def __init__(self, model: bytes, lowercase: bool, joint: bool) -> None:
         import sentencepiece
 
-        self.model = model
-        self.joint = joint
+        self.model, self.joint = model, joint
         self.cutter = WhitespaceCutter(lowercase)
         self._processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
+        others = range(len(SPECIALS), len(self))
+        self.tags = self.tokens(takewhile(self._processor.is_control, others))
+
+    @staticmethod
+    def make_cutter(config: TokenizerConfig, language: str) -> WhitespaceCutter:
+        """Return what cuts at white space, in every language."""
+        return WhitespaceCutter(config.lowercase)
+
+    @staticmethod
+    def is_joint(config: TokenizerConfig) -> bool:
+        """Whether ``data.tokenizer.joint`` asks for one model."""
+        return config.joint
+
+    @classmethod
+    def train(
+        cls, config: TokenizerConfig, counts: Mapping[str, int], language: str, tags: Sequence[str]
+    ) -> SentencePieceTokenizer:
+        """Train a model; the same input gives the same bytes everywhere.
+
+        Tags become control symbols. A run of unknown characters becomes one ``<unk>``.
+
+        Raises:
+            DragomanError: naming ``data.tokenizer.vocab_size`` and what is possible.
+        """
+        import sentencepiece
+
+        model = io.BytesIO()
+        special: dict[str, Any] = {f"{name[1:-1]}_piece": name for name in SPECIALS}
+        special.update({f"{name[1:-1]}_id": index for index, name in enumerate(SPECIALS)})
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                # Words with counts train the same model as the lines they came from, from less
+                # memory.
+                sentence_iterator=(f"{word}\t{counts[word]}" for word in sorted(counts)),
+                input_format="tsv",
+                model_writer=model,
+                model_type=config.algorithm,
+                vocab_size=config.vocab_size,
+                byte_fallback=config.byte_fallback,
+                normalization_rule_name="identity",
+                character_coverage=1.0,
+                max_sentence_length=1 << 20,
+                control_symbols=list(tags),
+                **special,
+                unk_surface=SPECIALS[UNK],
+                num_threads=_THREADS,
+                minloglevel=2,
+            )
+        except (RuntimeError, OSError) as problem:
+            raise DragomanError(_explain(config, str(problem))) from None
+        return cls(model.getvalue(), config.lowercase, config.joint)
+
+    @classmethod
+    def load(cls, folder: Path, side: str, config: TokenizerConfig) -> SentencePieceTokenizer:
+        """Read the file that ``files`` describes.
+
+        Raises:
+            DragomanError: if it is missing or is no model of Dragoman's.
+        """
+        path = folder / _file_name(side, config.joint)
+        model = read_bytes(path)
+        try:
+            tokenizer = cls(model, config.lowercase, config.joint)
+            specials = tokenizer.tokens(range(min(len(tokenizer), len(SPECIALS))))
+        except RuntimeError:
+            raise DragomanError(f"{path}: not a SentencePiece model") from None
+        if tuple(specials) != SPECIALS:
+            raise DragomanError(
+                f"{path}: the first entries are {specials}, expected {', '.join(SPECIALS)}"
+            )
+        return tokenizer
+
+    def files(self, side: str) -> dict[str, bytes]:
+        """Return ``tokenizer.model`` when joint, else ``tokenizer.<side>.model``."""
+        return {_file_name(side, self.joint): self.model}
 
     def __len__(self) -> int:
         return int(self._processor.get_piece_size())
@@ -74,30 +143,13 @@ class SentencePieceTokenizer(Tokenizer):
         ids: list[int] = self._processor.encode(unit)
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text; byte pieces that are no UTF-8 read U+FFFD."""
-        plain = [int(index) for index in ids]
-        return unescape(" ".join(self._processor.decode(plain).split()), SPACE)
-
-    def tokens(self, ids: Sequence[int]) -> list[str]:
+    def tokens(self, ids: Iterable[int]) -> list[str]:
         """Return the pieces, with ``▁`` for the space before a word."""
         return [self._processor.id_to_piece(int(index)) for index in ids]
 
     def detokenize(self, tokens: Sequence[str]) -> str:
-        """Return the text of pieces; strings that are no piece are taken as they are."""
-        text = self._processor.decode([piece for piece in tokens if piece not in SPECIALS[PAD:]])
-        return unescape(" ".join(text.split()), SPACE)
-
-    def tag_id(self, tag: str) -> int:
-        """Return the id of a tag reserved when the model was trained."""
-        index = int(self._processor.piece_to_id(tag))
-        if index <= EOS or not self._processor.is_control(index):
-            raise DragomanError(f"data.corpora: the vocabulary has no tag '{tag}'; train it anew")
-        return index
-
-    def files(self, side: str) -> dict[str, bytes]:
-        """Return ``tokenizer.model`` when joint, else ``tokenizer.<side>.model``."""
-        return {_file_name(side, self.joint): self.model}
+        """Return the text of pieces; byte pieces that are no UTF-8 read U+FFFD."""
+        return unescape(" ".join(self._processor.decode(tokens).split()), SPACE)
 
     def inventory(self) -> Inventory:
         """Return the pieces that segmentations are made of."""
@@ -110,68 +162,6 @@ class SentencePieceTokenizer(Tokenizer):
             [model.get_score(i) for i in everything],
             [i for i in everything if model.is_byte(i)],
         )
-
-
-def train_sentencepiece(
-    config: TokenizerConfig, counts: Mapping[str, int], tags: Sequence[str], joint: bool
-) -> SentencePieceTokenizer:
-    """Train a model on words and their counts; the same input gives the same bytes everywhere.
-
-    Tags become control symbols: reserved entries that text never matches, even if it spells them.
-    A run of unknown characters becomes one ``<unk>``.
-
-    Raises:
-        DragomanError: naming ``data.tokenizer.vocab_size`` and what is possible.
-    """
-    import sentencepiece
-
-    model = io.BytesIO()
-    special: dict[str, Any] = {f"{name[1:-1]}_piece": name for name in SPECIALS}
-    special.update({f"{name[1:-1]}_id": index for index, name in enumerate(SPECIALS)})
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            # Words with counts train the same model as the lines they came from, from less memory.
-            sentence_iterator=(f"{word}\t{counts[word]}" for word in sorted(counts)),
-            input_format="tsv",
-            model_writer=model,
-            model_type=config.algorithm,
-            vocab_size=config.vocab_size,
-            byte_fallback=config.byte_fallback,
-            normalization_rule_name="identity",
-            character_coverage=1.0,
-            max_sentence_length=1 << 20,
-            control_symbols=list(tags),
-            **special,
-            unk_surface=SPECIALS[UNK],
-            num_threads=_THREADS,
-            minloglevel=2,
-        )
-    except (RuntimeError, OSError) as problem:
-        raise DragomanError(_explain(config, str(problem))) from None
-    return SentencePieceTokenizer(model.getvalue(), config.lowercase, joint)
-
-
-def load_sentencepiece(folder: Path, side: str, config: TokenizerConfig) -> SentencePieceTokenizer:
-    """Read what ``save`` wrote.
-
-    Raises:
-        DragomanError: if the file is missing or is no model of Dragoman's.
-    """
-    path = folder / _file_name(side, config.joint)
-    try:
-        tokenizer = SentencePieceTokenizer(path.read_bytes(), config.lowercase, config.joint)
-        specials = tokenizer.tokens(range(min(len(tokenizer), len(SPECIALS))))
-    except FileNotFoundError:
-        raise DragomanError(f"{path}: no such file") from None
-    except OSError as problem:
-        raise DragomanError(f"{path}: cannot be read ({problem.strerror})") from None
-    except RuntimeError:
-        raise DragomanError(f"{path}: not a SentencePiece model") from None
-    if tuple(specials) != SPECIALS:
-        raise DragomanError(
-            f"{path}: the first entries are {specials}, expected {', '.join(SPECIALS)}"
-        )
-    return tokenizer
 
 
 def _file_name(side: str, joint: bool) -> str:

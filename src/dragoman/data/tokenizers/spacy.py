@@ -13,7 +13,6 @@ from typing import Any
 
 from dragoman.config import TokenizerConfig
 from dragoman.data.tokenizers.base import (
-    EOS,
     SPECIALS,
     UNK,
     Cutter,
@@ -23,7 +22,9 @@ from dragoman.data.tokenizers.base import (
     unescape,
 )
 from dragoman.errors import DragomanError
+from dragoman.files import read_bytes
 
+_SETTINGS = ("language", "form", "lowercase")  # of a cutter, as they are saved
 JOINER = "￭"  # U+FFED, put before a token that had no space before it
 
 
@@ -36,26 +37,17 @@ class SpacyCutter(Cutter):
     """
 
     def __init__(self, language: str, form: str, lowercase: bool) -> None:
-        self.language = language
-        self.form = form
-        self.lowercase = lowercase
-        self._rules: Any = None
-
-    @property
-    def identity(self) -> str:
-        """Rules, their version, form and case."""
-        spacy = version("spacy")
-        return f"spacy={spacy} {self.language} {self.form} lowercase={self.lowercase}"
+        self.language, self.form, self.lowercase = language, form, lowercase
+        self.identity = f"spacy={version('spacy')} {language} {form} lowercase={lowercase}"
 
     def __call__(self, text: str) -> list[str]:
         """Return the tokens; in form ``joiner`` a U+FFED of the text itself is escaped."""
-        if self._rules is None:
-            self._rules = spacy_rules(self.language)
+        rules = spacy_rules(self.language)
         if self.form == "plain":
-            document = self._rules(text.strip().replace("\n", " "))
+            document = rules(text.strip().replace("\n", " "))
             return [token.lower_ if self.lowercase else token.text for token in document]
         units, glue = [], ""
-        for token in self._rules(normalise(text, self.lowercase)):
+        for token in rules(normalise(text, self.lowercase)):
             whole = token.text_with_ws
             word = whole.rstrip(" ")
             units.append(glue + escape(word, JOINER))
@@ -90,13 +82,82 @@ class SpacyTokenizer(Tokenizer):
 
     is_subword = False
 
-    def __init__(self, cutter: SpacyCutter, entries: Sequence[str], tags: Sequence[str]) -> None:
+    def __init__(self, cutter: SpacyCutter, entries: list[str], tags: list[str]) -> None:
         self.cutter: SpacyCutter = cutter
-        self.entries = list(entries)
-        self.tags = list(tags)
+        self.entries, self.tags = entries, tags
         # Text that spells a special token or a tag must not become one.
-        reserved = len(SPECIALS) + len(self.tags)
-        self._ids = {self.entries[i]: i for i in range(reserved, len(self.entries))}
+        first = len(SPECIALS) + len(tags)
+        self._ids = {word: first + place for place, word in enumerate(entries[first:])}
+
+    @staticmethod
+    def make_cutter(config: TokenizerConfig, language: str) -> SpacyCutter:
+        """Return spaCy's rules in the form and case of ``config``."""
+        return SpacyCutter(language, config.form, config.lowercase)
+
+    @classmethod
+    def train(
+        cls, config: TokenizerConfig, counts: Mapping[str, int], language: str, tags: Sequence[str]
+    ) -> SpacyTokenizer:
+        """Make the vocabulary with torchtext's ``Vocab``.
+
+        Order: special tokens, tags, then words by falling frequency and alphabetically.
+
+        Raises:
+            DragomanError: if ``min_freq`` leaves no word.
+        """
+        from torchtext.vocab import Vocab  # imports torch and more; loading a vocabulary does not
+
+        vocab = Vocab(
+            Counter(counts),
+            max_size=config.max_size,
+            min_freq=config.min_freq,
+            specials=[*SPECIALS, *tags],
+        )
+        if len(vocab) == len(SPECIALS) + len(tags):
+            raise DragomanError(
+                f"data.tokenizer.min_freq: no word occurs {config.min_freq} times, expected at "
+                f"most {max(counts.values())}"
+            )
+        return cls(cls.make_cutter(config, language), vocab.itos, list(tags))
+
+    @classmethod
+    def load(cls, folder: Path, side: str, config: TokenizerConfig) -> SpacyTokenizer:
+        """Read the two files that ``files`` describes.
+
+        Raises:
+            DragomanError: if one is missing, corrupt or made for another form or case.
+        """
+        path = folder / f"vocab.{side}.txt"
+        try:
+            entries = [json.loads(line) for line in read_bytes(path).decode().split("\n")[:-1]]
+            if tuple(entries[: len(SPECIALS)]) != SPECIALS:
+                raise ValueError(f"expected {', '.join(SPECIALS)} first")
+            for number, entry in enumerate(entries, 1):
+                if not isinstance(entry, str) or "\n" in entry:
+                    raise ValueError(f"line {number} is no word but {entry!r:.60}")
+            path = folder / f"words.{side}.json"
+            made = json.loads(read_bytes(path))
+            cutter = SpacyCutter(*(made[key] for key in _SETTINGS))
+            tags = list(made["tags"])
+        except (ValueError, KeyError, TypeError) as problem:
+            raise DragomanError(f"{path}: not a saved vocabulary ({problem})") from None
+        for name in ("form", "lowercase"):
+            if made[name] != getattr(config, name):
+                raise DragomanError(
+                    f"{path}: made with data.tokenizer.{name}={made[name]}, not "
+                    f"{getattr(config, name)}"
+                )
+        return cls(cutter, entries, tags)
+
+    def files(self, side: str) -> dict[str, bytes]:
+        """Return ``vocab.<side>.txt``, a JSON string per line, and ``words.<side>.json``."""
+        made: dict[str, object] = {key: getattr(self.cutter, key) for key in _SETTINGS}
+        made["tags"] = self.tags
+        lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.entries]
+        return {
+            f"vocab.{side}.txt": "".join(lines).encode(),
+            f"words.{side}.json": (json.dumps(made, ensure_ascii=False) + "\n").encode(),
+        }
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -105,15 +166,9 @@ class SpacyTokenizer(Tokenizer):
         """Return the id of the word, ``UNK`` if the vocabulary lacks it."""
         return [self._ids.get(unit, UNK)]
 
-    def tokens(self, ids: Sequence[int]) -> list[str]:
+    def tokens(self, ids: Iterable[int]) -> list[str]:
         """Return the words, joiner marks included."""
         return [self.entries[int(index)] for index in ids]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids."""
-        first = len(SPECIALS) + len(self.tags)
-        words = [int(index) for index in ids if index == UNK or index >= first]
-        return self.detokenize(self.tokens(words))
 
     def detokenize(self, tokens: Sequence[str]) -> str:
         """Return the text of words, known or not."""
@@ -122,27 +177,6 @@ class SpacyTokenizer(Tokenizer):
         spaced = (word[len(JOINER) :] if word.startswith(JOINER) else f" {word}" for word in tokens)
         return " ".join(unescape("".join(spaced), JOINER).split())
 
-    def tag_id(self, tag: str) -> int:
-        """Return the id of a tag; tags follow the special tokens."""
-        if tag not in self.tags:
-            raise DragomanError(f"data.corpora: the vocabulary has no tag '{tag}'; train it anew")
-        return EOS + 1 + self.tags.index(tag)
-
-    def files(self, side: str) -> dict[str, bytes]:
-        """Return ``vocab.<side>.txt``, a JSON string per line, and ``words.<side>.json``."""
-        cutter = self.cutter
-        settings = {
-            "language": cutter.language,
-            "form": cutter.form,
-            "lowercase": cutter.lowercase,
-            "tags": self.tags,
-        }
-        lines = [json.dumps(entry, ensure_ascii=False) for entry in self.entries]
-        return {
-            f"vocab.{side}.txt": "".join(f"{line}\n" for line in lines).encode(),
-            f"words.{side}.json": (json.dumps(settings, ensure_ascii=False) + "\n").encode(),
-        }
-
     def restored_fraction(self, lines: Iterable[str]) -> float:
         """Return the fraction of lines whose tokens give back the line (normalised); 1 if none."""
         cut, right, total = self.cutter, 0, 0
@@ -150,65 +184,6 @@ class SpacyTokenizer(Tokenizer):
             right += self.detokenize(cut(line)) == normalise(line, cut.lowercase)
             total += 1
         return right / total if total else 1.0
-
-
-def train_spacy(
-    config: TokenizerConfig, counts: Mapping[str, int], language: str, tags: Sequence[str]
-) -> SpacyTokenizer:
-    """Make the vocabulary of one side with torchtext's ``Vocab``.
-
-    Order: special tokens, tags, then words by falling frequency and alphabetically.
-
-    Raises:
-        DragomanError: if ``min_freq`` leaves no word.
-    """
-    from torchtext.vocab import Vocab  # imports torch and more; loading a vocabulary does not
-
-    vocab = Vocab(
-        Counter(counts),
-        max_size=config.max_size,
-        min_freq=config.min_freq,
-        specials=[*SPECIALS, *tags],
-    )
-    if len(vocab) == len(SPECIALS) + len(tags):
-        raise DragomanError(
-            f"data.tokenizer.min_freq: no word occurs {config.min_freq} times, expected at most "
-            f"{max(counts.values())}"
-        )
-    return SpacyTokenizer(
-        SpacyCutter(language, config.form, config.lowercase), vocab.itos, tuple(tags)
-    )
-
-
-def load_spacy(folder: Path, side: str, config: TokenizerConfig) -> SpacyTokenizer:
-    """Read what ``save`` wrote.
-
-    Raises:
-        DragomanError: if a file is missing, corrupt or made for another form or case.
-    """
-    path = folder / f"vocab.{side}.txt"
-    try:
-        entries = [json.loads(line) for line in path.read_bytes().decode().split("\n")[:-1]]
-        path = folder / f"words.{side}.json"
-        settings = json.loads(path.read_bytes())
-        cutter = SpacyCutter(settings["language"], settings["form"], settings["lowercase"])
-        tags = list(settings["tags"])
-    except FileNotFoundError:
-        raise DragomanError(f"{path}: no such file") from None
-    except OSError as problem:
-        raise DragomanError(f"{path}: cannot be read ({problem.strerror})") from None
-    except (ValueError, KeyError, TypeError) as problem:
-        raise DragomanError(f"{path}: not a saved vocabulary ({problem})") from None
-    if tuple(entries[: len(SPECIALS)]) != SPECIALS or not all(isinstance(e, str) for e in entries):
-        path = folder / f"vocab.{side}.txt"
-        raise DragomanError(f"{path}: not a vocabulary, expected {', '.join(SPECIALS)} first")
-    for name in ("form", "lowercase"):
-        if settings[name] != getattr(config, name):
-            raise DragomanError(
-                f"{path}: made with data.tokenizer.{name}={settings[name]}, not "
-                f"{getattr(config, name)}"
-            )
-    return SpacyTokenizer(cutter, entries, tags)
 
 
 _NO_SPACE_BEFORE = frozenset(".,!?:;)]}%…”»’")
