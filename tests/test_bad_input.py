@@ -553,7 +553,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
         "this run was trained with other values (seed: saved 1, now 3; train.lr: saved 0.01, now "
         "0.5); restore them or choose another run_name",
     ),
-    "resuming on other text": (changed_text, "the training data have changed since this run began"),
+    "resuming on other text": (changed_text, "data.files.train (train.{lang} in "),
     "resuming truncated weights": (lambda b: b.resumed(MODEL, truncate), "not a readable"),
     "resuming a truncated optimiser": (
         lambda b: b.resumed("optimizer.safetensors", truncate),

@@ -630,7 +630,9 @@ def test_data_that_changed_between_two_sessions_are_refused_by_name(
     config.train.max_steps = 4
     assert run_training(config, None) == 2
     (error,) = errors(capsys)
-    assert f"data.{split} ({split}.{{lang}} in {text}) has changed since this run began" in error
+    assert (
+        f"data.files.{split} ({split}.{{lang}} in {text}) has changed since this run began" in error
+    )
     file.write_text(content)
     assert run_training(config, None) == 0
 

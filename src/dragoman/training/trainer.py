@@ -139,11 +139,12 @@ class Trainer:
         for name, corpus in self._corpora().items():
             # Older states say nothing of the validation split: it is what it is today.
             if self.state.data.setdefault(name, fresh.data[name]) != fresh.data[name]:
-                data = self.config.data
-                file = data.files.get(corpus.split, name) if corpus.source == "files" else name
+                data, what = self.config.data, name
+                if corpus.source == "files":
+                    what = f"data.files.{corpus.split} ({data.files[corpus.split]} in {data.root})"
                 raise DragomanError(
-                    f"{self.run.folder}: data.{corpus.split} ({file} in {data.root}) has changed "
-                    "since this run began; restore it or choose another run_name"
+                    f"{self.run.folder}: {what} has changed since this run began; restore it or "
+                    "choose another run_name"
                 )
 
     def step(self, buckets: list[Bucket]) -> dict[str, Tensor]:
