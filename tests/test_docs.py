@@ -26,7 +26,8 @@ EXPERIMENTS = {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")}
 READERS_OWN = {"cosine.py", "configs/model/bag.yaml", "configs/data/mine.yaml", "data/mine"}
 FOREIGN_FLAGS = {
     "torchrun": {"--nproc-per-node"},
-    "train": {"--plugin", "--config-dir", "-m"},  # read by Hydra, not by Dragoman's parser
+    # Read by Hydra, not by Dragoman's parser.
+    "train": {"--plugin", "--config-dir", "--config-name", "--resolve", "--package", "-m"},
     "pytest": {"-m"},
     "python": {"-m"},
     "sacrebleu": {"-i", "-lc", "-tok", "--force", "-w"},
