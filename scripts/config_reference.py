@@ -28,11 +28,16 @@ from the dataclasses in `src/dragoman/config.py`, and a test keeps it current.
 * The default is what `python train.py` composes from the groups in `configs/`; the experiments in
   `configs/experiment/` set values of their own.
 * An unknown key, and a value of the wrong type or out of range, is refused before anything is
-  trained.
+  trained. Whatever the key, an integer is at most 2,147,483,647, and a number with a point is 0 or
+  between 1e-30 and 1e30 in size.
 * A run resumes with the same command. Keys with "yes" in the last column may change then, and are
   not part of the hash in the run's name. Any other change names another run or, with an explicit
   `run_name`, is refused. `data.root` and `data.files` count only where a training corpus has
   `source: files`; the other corpora are known by the hash of their text.
+* The hash is made of the values that are not the default, so a key that a later version adds
+  renames no run. Runs that an earlier version named are found by their values.
+* Where `last` is missing or its checkpoint is damaged, `train.resume_from=step-500` goes on from
+  another one. The same command, given again, then goes on from where it got to.
 * The commands of `dragoman` take the keys of `decode` as overrides, and no others.
 """
 
@@ -45,14 +50,18 @@ def text(value: Any) -> str:
 
 
 def accepted(item: dataclasses.Field[Any]) -> str:
-    """Return the choices or the range of a key, in words."""
+    """Return the choices, the form or the range of a key, in words."""
     meta = item.metadata
     if names := accepted_names(item):
         return ", ".join(f"`{name}`" for name in names)
+    if meta["pattern"]:
+        return str(meta["pattern"][1]).replace("<", "&lt;")
+    if meta["path"]:
+        return "a path; `~` is your home folder"
     bounds = [
         f"{words} {meta[name]:,}"
         for name, words in (("above", "above"), ("low", "at least"), ("high", "at most"))
-        if meta[name] is not None
+        if name in meta
     ]
     return ", ".join(bounds)
 

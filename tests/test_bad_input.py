@@ -101,14 +101,14 @@ class Bench:
     def broken(self, file: str, change: Callable[[Path], object], *words: str) -> int:
         """Break a file of a copied run's best checkpoint, and translate with it."""
         run = self.copy()
-        change(Run(run).checkpoint() / file)
+        change(undigested(Run(run).checkpoint()) / file)
         return self.dragoman("translate", str(run), *words)
 
     def resumed(self, file: str, change: Callable[[Path], object], **changes: Any) -> int:
         """Train a run, break a file of its last checkpoint, and train on."""
         assert self.train() == 0
         run = Run(self.folder / "checkpoints" / "run")
-        change(run.checkpoint("last") / file)
+        change(undigested(run.checkpoint("last")) / file)
         before = snapshot(run.folder)
         code = self.train(**{"train__max_steps": 4, **changes})
         assert snapshot(run.folder) == before
@@ -121,6 +121,13 @@ class Bench:
             return main(list(words))
         except SystemExit as leaving:
             return int(str(leaving.code))
+
+
+def undigested(checkpoint: Path) -> Path:
+    """Leave the digests out of a checkpoint, as an older version did; return it."""
+    state = json.loads((checkpoint / STATE).read_text())
+    (checkpoint / STATE).write_text(json.dumps({**state, "digests": {}}))
+    return checkpoint
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -148,6 +155,20 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
         found = load_file(path)
         change(found)
         save_file(found, path)
+
+    return rewrite
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def swap(old: str, new: str) -> Callable[[Path], None]:
+    def rewrite(path: Path) -> None:
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
 
     return rewrite
 
@@ -371,7 +392,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     ),
     "split that leads elsewhere": (
         split_that_leads_elsewhere,
-        "'../../victim/pwned' cannot be part of a file name",
+        "config.yaml: data.files: '../../victim/pwned' is not accepted, expected the name of",
     ),
     "pipe that is read twice": (pipe_read_twice, "pipe: cannot be read (a pipe or device gives"),
     "zip archive": (
@@ -473,6 +494,11 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
         "data.tokenizer.vocab_size: 9 is too small for the characters",
     ),
     # Places.
+    "no cache": (lambda b: b.compose("data.cache="), "data.cache: '' is not a path, expected a"),
+    "checkpoint_dir of a name too long": (
+        lambda b: b.train(checkpoint_dir=str(b.folder / ("x" * 300)), run_name=None),
+        "cannot make the run folder (File name too long); choose another checkpoint_dir",
+    ),
     "file for checkpoint_dir": (file_in_the_way("checkpoint_dir"), "cannot make the run folder"),
     "file for the cache": (file_in_the_way("data__cache"), "the token cache cannot be written"),
     "full disk at a checkpoint": (full_while_saving, "cannot be written (No space left on device)"),
@@ -545,7 +571,34 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     ),
     "pointer to nowhere": (
         lambda b: b.broken("../best", overwrite("step-99\n")),
-        "there is no checkpoint 'step-99', expected best, last, step-8 or step-16",
+        "there is no checkpoint 'best' (the file 'best' names 'step-99'), expected last, step-8 or",
+    ),
+    "weights that are a device": (
+        lambda b: b.broken(MODEL, lambda path: (path.unlink(), path.symlink_to("/dev/zero"))),
+        f"{MODEL}: not a readable safetensors file ([Errno 22] not a regular file",
+    ),
+    "weights that are a pipe": (lambda b: b.broken(MODEL, pipe), f"{MODEL}: not a readable"),
+    "config that is a pipe": (lambda b: b.broken(CONFIG, pipe), f"{CONFIG}: not a readable config"),
+    "state that is a pipe": (
+        lambda b: b.broken(STATE, pipe),
+        f"{STATE}: not a readable checkpoint",
+    ),
+    "pointer that is a pipe": (lambda b: b.broken("../best", pipe), "(the file 'best' names '')"),
+    "tokenizer that is a pipe": (
+        lambda b: b.broken("tokenizer.model", pipe),
+        "tokenizer.model: cannot be read (not a regular file)",
+    ),
+    "config of a model too large to build": (
+        lambda b: b.broken(CONFIG, swap("d_model: 16", "d_model: 65536")),
+        f"{NAME} is (80, 16), expected (80, 65536)",
+    ),
+    "config with aliases": (
+        lambda b: b.broken(CONFIG, overwrite("a: &a [x, x]\nb: [*a, *a]\n")),
+        f"{CONFIG}: not a readable config (aliases (*name) are not accepted)",
+    ),
+    "config with an impossible date": (
+        lambda b: b.broken(CONFIG, swap("seed: 1\n", "seed: 2001-13-45\n")),
+        f"{CONFIG}: not a readable config (month must be in 1..12)",
     ),
     # Resuming.
     "resuming with another value": (
@@ -571,7 +624,12 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     ),
     "resuming from a pointer to nowhere": (
         lambda b: b.resumed("../last", overwrite("step-99\n")),
-        "there is no checkpoint 'step-99'",
+        "(the file 'last' names 'step-99'), expected best or step-2; step-2 is whole: "
+        "train on from it with train.resume_from=step-2, use it with --checkpoint step-2, or",
+    ),
+    "resuming without a pointer": (
+        lambda b: b.resumed("../last", remove),
+        "there is no checkpoint 'last', expected best or step-2; step-2 is whole: train on from it",
     ),
     "run in use": (in_use, "another process is using this run"),
     # Devices.
@@ -610,6 +668,20 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
         lambda b: b.dragoman("translate", "one", "decode.nbest=9"),
         "decode.nbest: 9 is more than decode.beam_size=2",
     ),
+    "decoding key that is no date": (
+        lambda b: b.dragoman("translate", "one", "decode.beam_size=2001-13-45"),
+        "decode.beam_size: '2001-13-45' is not a value",
+    ),
+    "decoding key of 300 characters": (
+        lambda b: b.dragoman("translate", "one", f"decode.beam_size={'x' * 300}"),
+        "decode.beam_size: Value 'xxx",
+    ),
+    "length penalty that overflows": (
+        lambda b: b.dragoman("translate", "one", "decode.length_penalty=1000"),
+        "decode.length_penalty: 1000.0 is out of range, expected at most 10",
+    ),
+    "no output file": (lambda b: b.dragoman("translate", "one", "--output="), "--output: is empty"),
+    "no input file": (lambda b: b.dragoman("translate", "one", "--input", ""), "--input: is empty"),
     "unknown option": (lambda b: b.dragoman("translate", "one", "--beam", "3"), "--beam"),
     "unknown command": (lambda b: b.dragoman("translte", "one"), "translte"),
     "no command": (lambda b: b.dragoman(), "COMMAND"),

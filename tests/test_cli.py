@@ -18,7 +18,7 @@ import yaml
 import tinyruns
 import tinytokens
 from dragoman import __version__
-from dragoman.cli import main
+from dragoman.cli import main, parser
 from dragoman.config import TokenizerConfig
 from dragoman.data.captions import captions
 from dragoman.data.formats import read_lines
@@ -474,3 +474,14 @@ def test_an_export_says_its_score_on_validation(
     assert main([*words, "--weights", "raw"]) == 0  # another choice than that of the scores
     assert "BLEU" not in (tmp_path / "README.txt").read_text()
     assert said not in capsys.readouterr().out.splitlines()[-2]
+
+
+def test_paths_on_the_command_line_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["translate", "one", "--input=~/in", "--output=~/out", "--root=~/data"]
+    found = parser().parse_args(words)
+    assert (found.input, found.output, found.root) == (
+        "/home/me/in",
+        "/home/me/out",
+        "/home/me/data",
+    )

@@ -71,7 +71,10 @@ REFUSED = {
     "unknown interpolation": ("train.lr=${train.nothing}", "train.nothing"),
     "missing variable": ("checkpoint_dir=${oc.env:NOT_SET}", "NOT_SET"),
     "deleted key": ("~train.lr", "does not support deletion"),
-    "language that is a path": ("data.tgt=a/b", "data.tgt: 'a/b' is not a language code"),
+    "language that is a path": (
+        "data.tgt=a/b",
+        "data.tgt: 'a/b' is not accepted, expected a language code",
+    ),
     "three_way without joint": ("data.tokenizer.joint=false", "three_way needs a joint"),
     "device": ("device=gpu", "expected auto, cpu, cuda or cuda:<n>"),
     "unknown launcher": ("hydra/launcher=nosuch", "no such hydra/launcher, expected basic"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyruns
-from dragoman.config import MODELS, Config, CorpusConfig, DataConfig, source_tag, walk
+from dragoman.config import (
+    MODELS,
+    Config,
+    CorpusConfig,
+    DataConfig,
+    TransformerConfig,
+    source_tag,
+    walk,
+)
+from dragoman.config import key as config_key
 from dragoman.errors import DragomanError
 from dragoman.settings import (
     accepted_names,
@@ -52,10 +63,12 @@ FREE = {
     "train.checkpoint_every",
     "train.keep",
     "train.patience",
+    "train.resume_from",
     "train.dry_run",
     "log.every",
     "log.tensorboard",
     "log.samples",
+    "log.trackers",
     "log.figures",
     "log.graph",
     "log.profile_steps",
@@ -78,6 +91,84 @@ def other(value: Any, item: dataclasses.Field[Any]) -> Any:
     if isinstance(value, dict):
         return {"extra": "name"}
     return 7 if value is None and "int" in str(item.type) else f"{value}x"
+
+
+NUMBERS = [path for path, item in LEAVES.items() if str(item.type).startswith(("int", "float"))]
+PATHS = [path for path, item in LEAVES.items() if item.metadata["path"] and path != "data.files"]
+
+
+def with_value(path: str, value: Any) -> dict[str, Any]:
+    """Return the plain data of a whole config in which one key has a value."""
+    data = to_dict(whole("rnn" if path in known_keys(whole("rnn")) else "transformer"))
+    section: Any = data
+    *outer, last = path.split(".")
+    for name in outer:
+        section = section[int(name)] if name.isdigit() else section[name]
+    section[last] = value
+    return data
+
+
+@pytest.mark.parametrize("path", NUMBERS)
+def test_no_key_takes_a_number_that_would_overflow_or_vanish(path: str) -> None:
+    for value in [10**20] if "int" in str(LEAVES[path].type) else [1e39, 1e-39]:
+        with pytest.raises(DragomanError, match="is out of range, expected"):
+            from_dict(with_value(path, value))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_are_expanded_and_never_empty(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    found = {key: value for key, _, value in walk(from_dict(with_value(path, "~/here")))}
+    assert found[path] == "/home/me/here"
+    for value in ("", "  ", "a\0b"):
+        with pytest.raises(DragomanError, match=f"{path}: '.*' is not a path"):
+            from_dict(with_value(path, value))
+
+
+def test_files_are_expanded_and_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    files = from_dict(with_value("data.files", {"train": "~/t.{lang}", "val": "v"})).data.files
+    assert files == {"train": "/home/me/t.{lang}", "val": "v"}
+    with pytest.raises(DragomanError, match=r"data\.files: '' is not a path"):
+        from_dict(with_value("data.files", {"train": ""}))
+
+
+@dataclasses.dataclass
+class Newer(TransformerConfig):
+    """The Transformer of a later version."""
+
+    gate: str = config_key("new", "a later key", before="as ever")
+    size: int = config_key(3, "another", low=1)
+
+
+def test_a_key_that_a_later_version_adds_renames_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = fingerprint(whole())
+    monkeypatch.setitem(MODELS, "transformer", Newer)
+    later = whole()
+    assert fingerprint(later) == now
+    later.model.size = 4
+    assert fingerprint(later) != now
+
+
+def test_a_key_missing_from_a_saved_config_means_what_was_done_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(whole(), tmp_path / "config.yaml")
+    monkeypatch.setitem(MODELS, "transformer", Newer)
+    old = load(tmp_path / "config.yaml")
+    assert (old.model.gate, old.model.size) == ("as ever", 3)
+    assert from_dict(to_dict(whole())).model.gate == "new"
+    plain = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert from_dict(plain).model.gate == "new"  # typed today
+    save(whole(), tmp_path / "config.yaml")
+    assert load(tmp_path / "config.yaml").model.gate == "new"
+
+
+def test_what_is_never_a_default_value_is_in_the_fingerprint() -> None:
+    two = whole()
+    two.data.corpora.append(CorpusConfig())
+    found = {fingerprint(whole()), fingerprint(whole("rnn")), fingerprint(two)}
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -149,27 +240,33 @@ def test_plain_data_round_trip() -> None:
         ("data.corpora", None, "data.corpora"),
         ("data.corpora", [], "data.corpora: at least one"),
         ("data.corpora", [3], "corpora"),
-        ("data.src", "../x", "data.src: '../x' is not a language code"),
+        ("data.src", "../x", "data.src: '../x' is not accepted, expected a language code"),
+        ("data.src", False, "data.src: 'False' is not accepted, expected a language code such as"),
+        ("data.corpora", [{"tgt": "x" * 33}], "data.corpora.0.tgt: 'xxx"),
+        ("data.validation_split", "../../victim/pwned", "data.validation_split: '../../victim/"),
+        ("data.corpora", [{"split": "a/b"}], "data.corpora.0.split: 'a/b' is not accepted"),
+        ("data.files", {"..": "x.{lang}"}, "data.files: '..' is not accepted, expected the name"),
         ("data.tgt", "de", "data.tgt: source and target are both 'de'"),
         ("device", "gpu", "device: 'gpu' is not accepted, expected auto, cpu, cuda or cuda:<n>"),
-        ("run_name", "a/b", "run_name: 'a/b' cannot be a folder name"),
-        ("checkpoint_dir", "", "checkpoint_dir: is empty"),
+        ("run_name", "a/b", "run_name: 'a/b' is not accepted, expected a folder name"),
+        ("run_name", "x" * 300, "expected a folder name of up to 200 characters"),
+        ("train.resume_from", "last", "expected best or step-<n>"),
         (
             "train.warmup_steps",
             4000,
-            "train.warmup_steps: 4000 leave nothing of train.schedule_steps",
+            "train.warmup_steps: 4000 must be less than train.schedule_steps=4000, where the",
         ),
         (
             "train",
             {"teacher_forcing_schedule": "linear", "teacher_forcing_draw": "batch"},
-            "train.teacher_forcing_draw: batch is for model=rnn",
+            "train.teacher_forcing_draw: batch only works with model=rnn",
         ),
         (
             "data.tokenizer",
             {"kind": "spacy", "sampling_alpha": 0.1},
             "data.tokenizer.sampling_alpha: only for kind=sentencepiece, not spacy",
         ),
-        ("data.src", "fr", "data.src, data.tgt: fr-en is what validation translates, but data"),
+        ("data.src", "fr", "data.src, data.tgt: fr-en is validated, but data.corpora trains only"),
         (
             "data",
             {"corpora": [{}, {"src": "fr"}], "tokenizer": {"kind": "spacy"}},
@@ -183,15 +280,21 @@ def test_plain_data_round_trip() -> None:
         (
             "data.corpora",
             [{}, {"tgt": "fr"}],
-            "data.corpora.1.tag: nothing tells whether de is to become en or fr",
+            "data.corpora.1.tag: de is translated to en and to fr; tags such as <2fr> must",
         ),
         ("data.columns", ["fr", "cs"], "data.columns: ['fr', 'cs'] are not the two languages of"),
         (
             "train",
             {"average_best": 3, "validate_every": 400, "checkpoint_every": 300},
-            "train.average_best: train.validate_every=400 is no multiple of",
+            "train.average_best: needs train.validate_every=400 to be a multiple of",
         ),
-        ("train", {"risk": 1.0, "r_drop": 2.0}, "train.r_drop: is part of the cross-entropy"),
+        ("train", {"risk": 1.0, "r_drop": 2.0}, "train.r_drop: has no effect with train.risk=1"),
+        ("decode.length_penalty", 1000, "1000.0 is out of range, expected at most 10"),
+        ("decode.temperature", 1e-39, "1e-39 is out of range, expected at least 0.001"),
+        ("decode.min_length", 23, "decode.min_length: 23 tokens are too many, since a source of"),
+        ("threads", 10**9, "threads: 1000000000 is out of range, expected at most 1024"),
+        ("train.accumulate", 10**12, "expected at most 10000"),
+        ("model.d_model", 10**9, "model.d_model: 1000000000 is out of range, expected at most"),
         ("trian", {}, "there is no key 'trian'; did you mean 'train"),
         ("train.lrr", 1, "there is no key 'train.lrr'; did you mean 'train.lr'?"),
     ],
@@ -227,15 +330,8 @@ junk = st.one_of(
 @given(path=st.sampled_from([*sorted(LEAVES), "data", "train", "data.tokenizer"]), value=junk)
 @settings(max_examples=40, deadline=None)
 def test_whatever_stands_in_a_config_is_taken_or_refused(path: str, value: Any) -> None:
-    model = "rnn" if path in known_keys(whole("rnn")) else "transformer"
-    data = to_dict(whole(model))
-    section: Any = data
-    *outer, last = path.split(".")
-    for name in outer:
-        section = section[int(name)] if name.isdigit() else section[name]
-    section[last] = value
     with contextlib.suppress(DragomanError):
-        from_dict(data)
+        from_dict(with_value(path, value))
 
 
 @pytest.mark.parametrize(
@@ -252,6 +348,14 @@ def test_whatever_stands_in_a_config_is_taken_or_refused(path: str, value: Any) 
         ("_target_: os.system\n", "there is no key '_target_'"),
         ("model: {_target_: os.system, name: rnn}\n", "there is no key 'model._target_'"),
         ("seed: !!python/object/apply:os.getcwd []\n", "not a readable config"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases (*name) are not accepted"),
+        ("seed: 2001-13-45\n", "not a readable config (month must be in 1..12)"),
+        ("seed: 2001-12-14\n", "seed"),
+        (f"seed: {'9' * 5000}\n", "not a readable config"),
+        (f"seed: {'[' * 5000}\n", "nested too deeply"),
+        (f"{' ' * 2**20}seed: 1\n", "larger than 1,048,576 bytes"),
+        ("model: {d_model: 1000000000}\n", "model.d_model: 1000000000 is out of range"),
+        ("seed: 1\nseed2: &x 1\n", "there is no key 'seed2'"),
     ],
 )
 def test_a_saved_config_is_data_and_nothing_else(text: str, words: str, tmp_path: Path) -> None:
@@ -262,6 +366,13 @@ def test_a_saved_config_is_data_and_nothing_else(text: str, words: str, tmp_path
     assert str(path) in str(caught.value)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_only_files_are_read(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "config.yaml")
+    with pytest.raises(DragomanError, match=r"config\.yaml: not a readable config \("):
+        load(tmp_path / "config.yaml")
 
 
 def test_a_missing_config_is_no_run(tmp_path: Path) -> None:

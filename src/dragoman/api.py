@@ -206,7 +206,7 @@ class Translator(Engine):
         split = split or data.validation_split
         if folder is None and len(self.runs) != 1:
             raise DragomanError("--output: name a folder for the scores of an ensemble")
-        place = self.runs[0].folder if folder is None else Path(folder).expanduser()
+        place = self.runs[0].folder if folder is None else Path(os.path.expanduser(folder))
         label = self.label(split, None if folder is not None else decode)
         check_writable(place)
         sources, references = read_pairs(data, split)
@@ -271,7 +271,7 @@ class Translator(Engine):
             there = sentences_of(sources, rival.hypotheses, references)
             other = (rival.name, rival.beside(mine.scores["decoding"]), there)
         found = sentences_of(sources, mine.hypotheses, references)
-        place = Path(path or run.folder / f"report.{label}.html").expanduser()
+        place = Path(os.path.expanduser(path or run.folder / f"report.{label}.html"))
         write_atomic(place, report_page(scored, run.folder, split, mine.scores, found, other))
         return place
 
@@ -294,7 +294,7 @@ class Translator(Engine):
             raise DragomanError("export: name one run; an ensemble has no single model to write")
         files = export(self, format, quantization, self.pedigree)
         suffix = "" if quantization == "float32" else f"-{quantization}"
-        place = Path(folder or self.runs[0].folder / f"{format}{suffix}").expanduser()
+        place = Path(os.path.expanduser(folder or self.runs[0].folder / f"{format}{suffix}"))
         write_export(place, files)
         return place
 

@@ -30,6 +30,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _path(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty, expected a path")
+    return os.path.expanduser(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line of ``dragoman``."""
     main = _Parser(
@@ -43,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
 
     common = _Parser(add_help=False)
     common.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<n>")
-    common.add_argument("--root", help="folder of the data, if not where training found it")
+    common.add_argument(
+        "--root", type=_path, help="folder of the data, if not where training found it"
+    )
     common.add_argument("--pair", metavar="SRC-TGT",
                         help="another language pair that the run was trained on")  # fmt: skip
     scored = _Parser(add_help=False)
@@ -76,33 +84,33 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", help="default: the validation split")
     sub.add_argument("--compare", action="append", metavar="RUN_B",
                      help="paired significance test against an evaluated run")  # fmt: skip
-    sub.add_argument("--output", metavar="FOLDER", help="default: the run folder")
+    sub.add_argument("--output", type=_path, metavar="FOLDER", help="default: the run folder")
     sub.add_argument("--samples", type=_count, default=0, help="print this many translations")
     sub = command("translate", "translate standard input (or a file) line by line")
-    sub.add_argument("--input", metavar="FILE", help="default: standard input")
-    sub.add_argument("--output", metavar="FILE", help="default: standard output")
+    sub.add_argument("--input", type=_path, metavar="FILE", help="default: standard input")
+    sub.add_argument("--output", type=_path, metavar="FILE", help="default: standard output")
     sub = command("backtranslate", "make sentence pairs of monolingual text")
-    sub.add_argument("--input", metavar="FILE", nargs="+", required=True,
+    sub.add_argument("--input", type=_path, metavar="FILE", nargs="+", required=True,
                      help="text in the run's source language, plain or .gz")  # fmt: skip
-    sub.add_argument("--output", metavar="PREFIX", required=True,
+    sub.add_argument("--output", type=_path, metavar="PREFIX", required=True,
                      help="writes PREFIX.<language>, for both languages")  # fmt: skip
     sub = command("report", "write a page (HTML) about a run that was evaluated", scored)
     sub.add_argument("--split", help="default: the validation split")
     sub.add_argument("--compare", metavar="RUN_B", help="another evaluated run beside it")
-    sub.add_argument("--output", metavar="HTML", help="default: in the run folder")
+    sub.add_argument("--output", type=_path, metavar="HTML", help="default: in the run folder")
     sub = command("attention", "draw the attention of a sentence as a heat map (PNG)")
     sub.add_argument("--sentence", help="source sentence; default: the first of validation")
     sub.add_argument("--target", help="draw this translation instead of the model's own")
     sub.add_argument("--layer", help="for example encoder.0.self, decoder.2.cross or "
                      "decoder.attention; default: the one that aligns best")  # fmt: skip
     sub.add_argument("--head", type=int, help="one head of --layer; default: all")
-    sub.add_argument("--output", metavar="PNG", help="default: in the run folder")
+    sub.add_argument("--output", type=_path, metavar="PNG", help="default: in the run folder")
     sub.add_argument("--aer", metavar="SPLIT", help="alignment error rate (embedded corpus)")
     sub = command("export", "write a run into one folder, also for CTranslate2 or ONNX")
     sub.add_argument("--format", required=True,
                      help="dragoman: a RUN to hand on, of one checkpoint; ctranslate2: "
                      "Transformers; onnx: recurrent models; or that of a plug-in")  # fmt: skip
-    sub.add_argument("--output", metavar="FOLDER", help="default: in the run folder")
+    sub.add_argument("--output", type=_path, metavar="FOLDER", help="default: in the run folder")
     sub.add_argument("--quantization", default="float32",
                      help="of the weights: float16 for dragoman, int8 for ctranslate2; "
                      "default: float32")  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import select
 import sys
 import warnings
@@ -37,7 +38,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     search: dict[str, Any] = {}
     for word in words:
         path, equals, value = word.partition("=")
-        if not equals or Path(word).exists() or (Path("checkpoints") / word).exists():
+        if not equals or os.path.exists(word) or os.path.exists(Path("checkpoints", word)):
             names.append(word)
         elif not path.startswith("decode."):
             raise DragomanError(
@@ -47,7 +48,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         else:
             try:
                 search[path.removeprefix("decode.")] = yaml.safe_load(value)
-            except yaml.YAMLError:
+            except (yaml.YAMLError, ValueError):
                 raise DragomanError(f"{path}: '{value}' is not a value") from None
     return names, search
 
@@ -153,10 +154,10 @@ def _parts(arguments: argparse.Namespace, files: ExitStack) -> Iterator[list[str
 
     name, stream = "standard input", sys.stdin.buffer
     if arguments.input is not None:
-        path = Path(arguments.input).expanduser()
+        path = Path(arguments.input)
         if path.is_file() or not path.exists():
             if arguments.output is not None:
-                output = Path(arguments.output).expanduser()
+                output = Path(arguments.output)
                 if output.exists() and output.samefile(check_file(path)):
                     raise DragomanError(f"--output: {path} is the input, expected another file")
             text = read_lines(check_file(path))
@@ -181,7 +182,7 @@ def translate(arguments: argparse.Namespace) -> None:
         first = next(parts, None)  # what is wrong with the input shows before --output is emptied
         out = sys.stdout
         if arguments.output is not None:
-            path = Path(arguments.output).expanduser()
+            path = Path(arguments.output)
             try:
                 out = files.enter_context(path.open("w", encoding="utf-8"))
             except OSError as problem:
@@ -201,9 +202,9 @@ def backtranslate(arguments: argparse.Namespace) -> None:
     from dragoman.decoding.synthetic import write_pairs
 
     translator = _load(arguments)
-    config, output = translator.config, Path(arguments.output).expanduser()
+    config, output = translator.config, Path(arguments.output)
     with _bar("translating") as bar:
-        inputs = [Path(name).expanduser() for name in arguments.input]
+        inputs = [Path(name) for name in arguments.input]
         write_pairs(translator, inputs, output, config.decode, translator.origin, print, bar.update)
     src, tgt = config.data.src, config.data.tgt
     languages = f"src: {tgt}, tgt: {src}"
@@ -255,7 +256,7 @@ def attention(arguments: argparse.Namespace) -> None:
     drawn = translator.attention(sentence, arguments.target)
     parts = ["attention", arguments.layer, None if arguments.head is None else f"h{arguments.head}"]
     name = f"{'.'.join(part for part in parts if part)}.png"
-    path = Path(arguments.output or translator.runs[0].folder / name).expanduser()
+    path = Path(arguments.output or translator.runs[0].folder / name)
     save_figure(drawn.plot(arguments.layer, arguments.head), path)
     print(f"source       {visible(sentence)}\ntranslation  {visible(drawn.target)}")
     print(f"picture      {path}")

@@ -22,29 +22,56 @@ def key(
     *,
     choices: tuple[str, ...] = (),
     table: str | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
+    pattern: tuple[str, str] | None = None,
     free: bool = False,
+    path: bool = False,
+    before: Any = dataclasses.MISSING,
+    **bounds: float,
 ) -> Any:
     """Declare one config key.
 
-    ``table`` names the table of ``dragoman.plugins`` whose entries are accepted, besides
-    ``choices``; ``low`` and ``high`` are inclusive bounds, ``above`` an exclusive one; ``free``
-    marks keys that do not change the weights and so may change when a run is resumed.
+    Args:
+        default: its value where none is given.
+        meaning: a phrase for the reference of keys.
+        choices: the values accepted; none: any.
+        table: the table of ``dragoman.plugins`` whose entries are accepted besides ``choices``.
+        pattern: a regular expression for texts (of a mapping: its names), and what it asks for.
+        free: does not change the weights, and so may change when a run is resumed.
+        path: a file or folder: never empty, ``~`` is expanded.
+        before: for a key that is newer than saved runs: what was done before it existed, where
+            that is not the default. A saved config without the key is read so.
+        bounds: ``low`` and ``high``, which are inclusive, and ``above``, which is exclusive.
     """
-    metadata = {
-        "meaning": meaning,
-        "choices": choices,
-        "table": table,
-        "low": low,
-        "high": high,
-        "above": above,
-        "free": free,
-    }
+    assert bounds.keys() <= {"low", "high", "above"}
+    metadata: dict[str, Any] = {"meaning": meaning, "choices": choices, "table": table}
+    metadata |= {"pattern": pattern, "free": free, "path": path, "before": before, **bounds}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def bounded_key(default: float | None, meaning: str, high: float = 1.0) -> Any:
+    """Declare a key for a number from 0 to ``high``, such as a probability."""
+    return key(default, meaning, low=0.0, high=high)
+
+
+def dropout_key(place: str) -> Any:
+    """Declare a dropout that is ``dropout`` unless it is set."""
+    return bounded_key(None, f"dropout {place}; null: as dropout", 0.99)
+
+
+def size_key(default: int | None, meaning: str, high: int = 65_536) -> Any:
+    """Declare a key for a size; one above ``high``, more than anyone trains, is a slip."""
+    return key(default, meaning, low=1, high=high)
+
+
+# Languages, splits and run names become parts of paths: nothing in them may lead elsewhere.
+# YAML reads an unquoted no as False.
+LANGUAGE = (r"(?!(True|False)$)\w[\w-]{0,31}", "a language code such as de; quote 'no' in YAML")
+SPLIT = (r"\w[\w.-]{0,99}", "the name of a split: letters, digits, '_', '-' and '.'")
+FOLDER = (r"[^./\x00-\x1f][^/\x00-\x1f]{0,199}", "a folder name of up to 200 characters, no '/'")
+DEVICE = (r"auto|cpu|cuda|cuda:\d{1,2}", "auto, cpu, cuda or cuda:<n>")
+CHECKPOINT = (r"best|step-\d{1,12}", "best or step-<n>")
 
 
 @dataclass
@@ -52,15 +79,13 @@ class CorpusConfig:
     """One parallel corpus of the training mixture."""
 
     source: str = key("multi30k", "where the pairs come from", table="source")
-    src: str = key("de", "source language")
-    tgt: str = key("en", "target language")
-    weight: float = key(1.0, "how often each pair is seen per epoch", above=0.0)
+    src: str = key("de", "source language", pattern=LANGUAGE)
+    tgt: str = key("en", "target language", pattern=LANGUAGE)
+    weight: float = key(1.0, "how often each pair is seen per epoch", low=1e-6, high=1000)
     tag: str | None = key(
-        None,
-        "token put before every source sentence, e.g. <2en>; before those to translate too, unless "
-        "a corpus of the pair has none",
+        None, "token before every source, e.g. <2en>; in use too, unless some of the pair have none"
     )
-    split: str = key("train", "split of the source to train on")
+    split: str = key("train", "split of the source to train on", pattern=SPLIT)
 
 
 @dataclass
@@ -71,16 +96,14 @@ class TokenizerConfig:
     lowercase: bool = key(False, "lower-case both sides")
     algorithm: str = key("unigram", "sentencepiece: algorithm", choices=("unigram", "bpe"))
     joint: bool = key(True, "sentencepiece: one model and vocabulary for both sides")
-    vocab_size: int = key(5000, "sentencepiece: pieces, specials included", low=8)
+    vocab_size: int = key(5000, "sentencepiece: pieces, specials included", low=8, high=10**6)
     byte_fallback: bool = key(False, "sentencepiece: spell unseen characters as bytes")
-    sampling_alpha: float = key(
-        0.0, "unigram: sample segmentations with p^alpha; 0 takes the best one", low=0.0
-    )
-    bpe_dropout: float = key(0.0, "bpe: probability of skipping a merge", low=0.0, high=1.0)
+    sampling_alpha: float = bounded_key(0.0, "unigram: sample by p^alpha; 0: take the best", 100)
+    bpe_dropout: float = bounded_key(0.0, "bpe: probability of skipping a merge")
     form: str = key("joiner", "spacy: token strings", choices=("joiner", "plain"))
     min_freq: int = key(1, "spacy: words seen less often become <unk>", low=1)
     max_size: int | None = key(None, "spacy: most words kept, specials not counted", low=1)
-    from_run: str | None = key(None, "run whose tokenizer is taken, instead of training one")
+    from_run: str | None = key(None, "take the tokenizer of this run; null: train one", path=True)
 
 
 @dataclass
@@ -88,20 +111,23 @@ class DataConfig:
     """Which sentence pairs, and how they are cut into tokens."""
 
     name: str = key("multi30k", "where validation and test pairs come from", table="source")
-    root: str = key("data/multi30k/raw", "folder of the data files")
-    src: str = key("de", "source language")
-    tgt: str = key("en", "target language")
+    root: str = key("data/multi30k/raw", "folder of the data files", path=True)
+    src: str = key("de", "source language", pattern=LANGUAGE)
+    tgt: str = key("en", "target language", pattern=LANGUAGE)
     corpora: list[CorpusConfig] = key([], "the training mixture; one corpus is a list of one")
     files: dict[str, str] = key(
-        {}, "files: split -> file name under root; {lang} stands for the language code"
+        {}, "split -> file name under root; {lang} is the language code", pattern=SPLIT, path=True
     )
-    columns: list[str] | None = key(
-        None, "languages of the two columns of a TSV file without header line; null: src, tgt"
-    )
-    validation_split: str = key("val", "split scored during training")
-    max_length: int = key(128, "longest training sentence kept, in tokens a side", low=2)
-    cache: str = key("data/cache", "folder of the token cache", free=True)
+    columns: list[str] | None = key(None, "languages of TSV without header; null: src, tgt")
+    validation_split: str = key("val", "split scored during training", pattern=SPLIT)
+    max_length: int = key(128, "longest training sentence, in tokens a side", low=2, high=10**6)
+    cache: str = key("data/cache", "folder of the token cache", free=True, path=True)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+
+
+TIES = ("none", "two_way", "three_way")
+SHARED = "shared matrices: none; two_way = decoder input and output; three_way = encoder too"
+WORD_DROPOUT = "share of the tokens whose whole embedding is left out"
 
 
 @dataclass
@@ -109,40 +135,25 @@ class TransformerConfig:
     """Encoder-decoder Transformer (Vaswani et al. 2017)."""
 
     name: str = key("transformer", "architecture", choices=("transformer",))
-    d_model: int = key(256, "width of the residual stream", low=1)
-    num_heads: int = key(4, "attention heads; must divide d_model", low=1)
-    encoder_layers: int = key(3, "encoder layers", low=1)
-    decoder_layers: int = key(3, "decoder layers", low=1)
-    d_ff: int = key(768, "inner width of the feed-forward layers", low=1)
-    dropout: float = key(0.1, "dropout on the residual branches", low=0.0, high=0.99)
-    embedding_dropout: float | None = key(
-        None, "dropout on embeddings; null: as dropout", low=0.0, high=0.99
-    )
-    word_dropout: float = key(
-        0.0, "share of the tokens whose whole embedding is left out", low=0.0, high=0.99
-    )
-    attention_dropout: float | None = key(
-        None, "dropout on attention weights; null: as dropout", low=0.0, high=0.99
-    )
-    activation_dropout: float | None = key(
-        None, "dropout inside the feed-forward layers; null: as dropout", low=0.0, high=0.99
-    )
+    d_model: int = size_key(256, "width of the residual stream")
+    num_heads: int = size_key(4, "attention heads; must divide d_model")
+    encoder_layers: int = size_key(3, "encoder layers", 1000)
+    decoder_layers: int = size_key(3, "decoder layers", 1000)
+    d_ff: int = size_key(768, "inner width of the feed-forward layers")
+    dropout: float = bounded_key(0.1, "dropout on the residual branches", 0.99)
+    embedding_dropout: float | None = dropout_key("on embeddings")
+    word_dropout: float = bounded_key(0.0, WORD_DROPOUT, 0.99)
+    attention_dropout: float | None = dropout_key("on attention weights")
+    activation_dropout: float | None = dropout_key("inside the feed-forward layers")
     norm: str = key("pre", "layer norm before or after each sub-layer", choices=("pre", "post"))
     positions: str = key("sinusoidal", "position encoding", table="positions")
     attention: str = key("scaled_dot", "score function of every attention", table="attention")
     attention_gain: float = key(
-        1.0,
-        "factor of the first weights of queries, keys and values; 0.7: softer attention to begin "
-        "with, which norm=post can need",
-        above=0.0,
+        1.0, "factor of the first queries, keys and values; norm=post: 0.7", above=0.0, high=100
     )
     activation: str = key("relu", "feed-forward activation", choices=("relu", "gelu", "swiglu"))
-    tie_embeddings: str = key(
-        "three_way",
-        "shared matrices: none; two_way = decoder input and output; three_way = encoder too",
-        choices=("none", "two_way", "three_way"),
-    )
-    max_positions: int = key(512, "longest sentence of the learned positions", low=2)
+    tie_embeddings: str = key("three_way", SHARED, choices=TIES)
+    max_positions: int = key(512, "longest sentence of the learned positions", low=2, high=10**6)
 
 
 @dataclass
@@ -151,23 +162,21 @@ class RNNConfig:
 
     name: str = key("rnn", "architecture", choices=("rnn",))
     cell: str = key("lstm", "recurrent cell", choices=("lstm", "gru"))
-    d_embed: int = key(256, "width of the embeddings", low=1)
-    d_model: int = key(512, "width of the decoder's hidden state", low=1)
-    encoder_hidden: int | None = key(
-        None, "width of the encoder's hidden state in each direction; null: d_model / directions",
-        low=1,
-    )  # fmt: skip
-    encoder_layers: int = key(1, "encoder layers", low=1)
-    decoder_layers: int = key(1, "decoder layers", low=1)
+    d_embed: int = size_key(256, "width of the embeddings")
+    d_model: int = size_key(512, "width of the decoder's hidden state")
+    encoder_hidden: int | None = size_key(
+        None, "width of the encoder's hidden state in each direction; null: d_model / directions"
+    )
+    encoder_layers: int = size_key(1, "encoder layers", 1000)
+    decoder_layers: int = size_key(1, "decoder layers", 1000)
     bidirectional: bool = key(True, "read the source in both directions")
     bridge: str = key(
-        "dense",
-        "the decoder's first state: tanh of a linear layer on the encoder's last, a copy, or zeros",
+        "dense", "the first state: tanh of a linear layer on the encoder's last, a copy, or zeros",
         choices=("dense", "copy", "zeros"),
-    )
+    )  # fmt: skip
     attention: str = key("additive", "score function", table="attention", choices=("none",))
-    attention_dim: int | None = key(None, "width the score is taken in; null: d_model", low=1)
-    num_heads: int = key(1, "attention heads; must divide attention_dim and memory width", low=1)
+    attention_dim: int | None = size_key(None, "width the score is taken in; null: d_model")
+    num_heads: int = size_key(1, "attention heads; must divide attention_dim and memory width")
     wiring: str = key(
         "luong",
         "luong: attend with the new state; bahdanau: attend with the old one, feed the context in",
@@ -179,21 +188,11 @@ class RNNConfig:
         "what the output layer sees: tanh(W [state; context]) or [state; context; embedding]",
         choices=("tanh", "concat"),
     )
-    dropout: float = key(0.2, "dropout between layers", low=0.0, high=0.99)
-    readout_dropout: float | None = key(
-        None, "dropout on what the output layer sees; null: as dropout", low=0.0, high=0.99
-    )
-    embedding_dropout: float | None = key(
-        None, "dropout on embeddings; null: as dropout", low=0.0, high=0.99
-    )
-    word_dropout: float = key(
-        0.0, "share of the tokens whose whole embedding is left out", low=0.0, high=0.99
-    )
-    tie_embeddings: str = key(
-        "none",
-        "shared matrices: none; two_way = decoder input and output; three_way = encoder too",
-        choices=("none", "two_way", "three_way"),
-    )
+    dropout: float = bounded_key(0.2, "dropout between layers", 0.99)
+    readout_dropout: float | None = dropout_key("on what the output layer sees")
+    embedding_dropout: float | None = dropout_key("on embeddings")
+    word_dropout: float = bounded_key(0.0, WORD_DROPOUT, 0.99)
+    tie_embeddings: str = key("none", SHARED, choices=TIES)
 
 
 MODELS: dict[str, type] = {"transformer": TransformerConfig, "rnn": RNNConfig}
@@ -209,25 +208,19 @@ class TrainConfig:
         choices=("tokens", "sentences"),
     )  # fmt: skip
     batch_size: int = key(2500, "size of a (micro-)batch", low=1)
-    accumulate: int = key(1, "micro-batches per optimiser step (and rank)", low=1)
+    accumulate: int = size_key(1, "micro-batches per optimiser step (and rank)", 10_000)
     sort_by_length: bool = key(True, "bucket sentences of like length; false: batch in drawn order")
-    dry_run: bool = key(
-        True, "run the longest batch once before training, to fail early", free=True
-    )
+    dry_run: bool = key(True, "run the longest batch once first, to fail early", free=True)
 
     optimizer: str = key("adamw", "optimiser", table="optimizer")
     lr: float = key(1.8e-3, "peak learning rate", above=0.0)
-    beta1: float = key(0.9, "Adam's beta 1", low=0.0, high=0.9999)
-    beta2: float = key(0.98, "Adam's beta 2", low=0.0, high=0.99999)
-    eps: float = key(1e-9, "Adam's epsilon", above=0.0)
-    momentum: float = key(0.0, "SGD's momentum", low=0.0, high=0.9999)
-    muon_lr: float | None = key(
-        None, "muon: peak learning rate of hidden matrices (adamw: lr); null: lr", above=0.0
-    )
-    muon_momentum: float = key(0.95, "muon: momentum", low=0.0, high=0.9999)
-    weight_decay: float = key(
-        0.0, "weight decay (decoupled for adamw and muon), matrices only", low=0.0
-    )
+    beta1: float = bounded_key(0.9, "Adam's beta 1", 0.9999)
+    beta2: float = bounded_key(0.98, "Adam's beta 2", 0.99999)
+    eps: float = key(1e-9, "Adam's epsilon", low=1e-30, high=1.0)
+    momentum: float = bounded_key(0.0, "SGD's momentum", 0.9999)
+    muon_lr: float | None = key(None, "muon: peak rate of hidden matrices; null: lr", above=0.0)
+    muon_momentum: float = bounded_key(0.95, "muon: momentum", 0.9999)
+    weight_decay: float = bounded_key(0.0, "of matrices only; decoupled for adamw and muon", 1000)
     schedule: str = key("linear", "learning rate after warm-up", table="schedule")
     warmup_steps: int = key(500, "steps of linear warm-up", low=0)
     schedule_steps: int = key(4000, "length of the cosine and linear decays, in steps", low=1)
@@ -235,22 +228,16 @@ class TrainConfig:
     plateau_factor: float = key(0.5, "plateau: lr factor", above=0.0, high=1.0)
     plateau_patience: int = key(2, "plateau: validations without gain before a cut", low=0)
     clip_norm: float = key(1.0, "largest gradient norm; 0 turns clipping off", low=0.0)
-    label_smoothing: float = key(0.1, "mass spread over the vocabulary", low=0.0, high=0.99)
-    r_drop: float = key(
-        0.0, "R-Drop: weight of the divergence between two passes of a batch; 0: one pass", low=0.0
+    label_smoothing: float = bounded_key(0.1, "mass spread over the vocabulary", 0.99)
+    r_drop: float = bounded_key(0.0, "R-Drop: weight of the divergence of two passes; 0: off", 1000)
+    risk: float = bounded_key(
+        0.0, "minimum risk: weight of the expected 1 - sentence BLEU; cross-entropy has the rest"
     )
-    risk: float = key(
-        0.0,
-        "minimum-risk training: weight of the expected 1 - sentence BLEU; cross-entropy has the "
-        "rest of 1",
-        low=0.0, high=1.0,
-    )  # fmt: skip
-    risk_samples: int = key(8, "translations sampled for a sentence, for its risk", low=2)
-    risk_sharpness: float = key(
-        0.05, "samples weigh in with their probability to this power", above=0.0
-    )
-    init_from: str | None = key(
-        None, "run whose weights training begins with (same model and vocabulary)"
+    risk_samples: int = key(8, "risk: translations sampled of each sentence", low=2, high=10_000)
+    risk_sharpness: float = key(0.05, "risk: samples weigh p to this power", above=0.0, high=100)
+    init_from: str | None = key(None, "run whose weights to begin with; same model", path=True)
+    resume_from: str | None = key(
+        None, "go on from this checkpoint instead of last, once", pattern=CHECKPOINT, free=True
     )
     precision: str = key(
         "float32", "of matrix products; for GPUs: tf32 (float32 with 10 bits), bf16 (autocast)",
@@ -259,30 +246,26 @@ class TrainConfig:
     compile: bool = key(False, "compile the Transformer first (torch.compile): for GPUs")
     fast: bool = key(True, "false: compute in the plainest way, to compare with")
 
-    teacher_forcing: float = key(1.0, "probability that the decoder is fed the reference token",
-                                 low=0.0, high=1.0)  # fmt: skip
+    teacher_forcing: float = bounded_key(1.0, "chance that the decoder is fed the reference token")
     teacher_forcing_schedule: str = key("constant", "how it changes", table="teacher_forcing")
-    teacher_forcing_end: float = key(0.0, "where the schedules end", low=0.0, high=1.0)
+    teacher_forcing_end: float = bounded_key(0.0, "where the schedules end")
     teacher_forcing_steps: int = key(4000, "length of the schedules, in steps", low=1)
     teacher_forcing_draw: str = key(
         "token", "one coin per sentence and step, or per step for the whole batch",
         choices=("token", "batch"),
     )  # fmt: skip
 
-    ema_decay: float = key(0.0, "exponential moving average of the weights; 0: none",
-                           low=0.0, high=0.99999)  # fmt: skip
+    ema_decay: float = bounded_key(0.0, "moving average of the weights; 0: none", 0.99999)
     average_last: int = key(0, "average the weights of the last k checkpoints; 0: none", low=0)
     average_best: int = key(0, "average the k checkpoints that validate best; 0: none", low=0)
 
     validate_every: int = key(
-        500, "steps between validations; fixed for schedule=plateau and average_best",
-        low=1, free=True,
-    )  # fmt: skip
-    validation_beam: int = key(1, "beam size of the validation BLEU", low=1)
+        500, "steps between validations; fixed for plateau and average_best", low=1, free=True
+    )
+    validation_beam: int = size_key(1, "beam size of the validation BLEU", 10_000)
     checkpoint_every: int = key(
-        500, "steps between checkpoints; fixed for average_last and average_best",
-        low=1, free=True,
-    )  # fmt: skip
+        500, "steps between checkpoints; fixed for average_last and average_best", low=1, free=True
+    )
     keep: int = key(2, "checkpoints kept besides best", low=1, free=True)
     metric: str = key("bleu", "what chooses best and stops early", choices=("bleu", "loss"))
     patience: int = key(0, "validations without gain before stopping; 0: never", low=0, free=True)
@@ -293,29 +276,27 @@ class DecodeConfig:
     """Search. The only section that evaluation may override."""
 
     method: str = key(
-        "beam",
-        "search; mbr: of many samples the one that agrees best with the others",
+        "beam", "search; mbr: of many samples the one that agrees best with the others",
         choices=("greedy", "beam", "sample", "mbr"),
-    )
-    beam_size: int = key(5, "hypotheses kept", low=1)
-    nbest: int = key(1, "hypotheses returned per sentence", low=1)
-    length_penalty: float = key(1.0, "alpha of the length penalty", low=0.0)
+    )  # fmt: skip
+    beam_size: int = size_key(5, "hypotheses kept", 10_000)
+    nbest: int = size_key(1, "hypotheses returned per sentence", 10_000)
+    length_penalty: float = key(1.0, "alpha of the length penalty", low=0.0, high=10)
     length_penalty_form: str = key(
         "gnmt", "((5 + n) / 6)^alpha or n^alpha", choices=("gnmt", "power")
     )
     stopping: str = key(
-        "bound",
-        "bound: when no open hypothesis can still win; first: when beam_size have ended",
+        "bound", "bound: when no open hypothesis can still win; first: when beam_size have ended",
         choices=("bound", "first"),
-    )
+    )  # fmt: skip
     min_length: int = key(0, "fewest target tokens, end mark not counted", low=0)
     max_length_ratio: float = key(2.0, "most target tokens per source token", low=0.0, high=100.0)
-    max_length_extra: int = key(20, "and this many more", low=0)
+    max_length_extra: int = key(20, "and this many more", low=0, high=10**6)
     no_repeat_ngram: int = key(0, "n-grams of this size never repeat; 0: off", low=0)
-    samples: int = key(32, "mbr: samples drawn for a sentence", low=1)
-    temperature: float = key(1.0, "sample, mbr: softmax temperature", above=0.0)
+    samples: int = size_key(32, "mbr: samples drawn for a sentence", 10_000)
+    temperature: float = key(1.0, "sample, mbr: softmax temperature", low=0.001, high=1000)
     top_k: int = key(0, "sample, mbr: only the k likeliest tokens; 0: all", low=0)
-    top_p: float = key(1.0, "sample, mbr: smallest set of this probability", above=0.0, high=1.0)
+    top_p: float = key(1.0, "sample, mbr: smallest set of this probability", low=1e-6, high=1.0)
     seed: int = key(1, "sample, mbr: seed of the draws", low=0, high=2**31 - 1)
     replace_unknown: bool = key(False, "copy the most attended source word for every <unk>")
     batch_size: int = key(64, "sentences searched together", low=1)
@@ -344,10 +325,10 @@ class Config:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     log: LogConfig = field(default_factory=LogConfig)
     seed: int = key(1, "every random draw of the run follows from it", low=0, high=2**31 - 1)
-    device: str = key("auto", "auto, cpu, cuda or cuda:<n>", free=True)
-    threads: int | None = key(None, "CPU threads; null: as torch chooses", low=1, free=True)
-    run_name: str | None = key(None, "folder of the run; null: made from the config", free=True)
-    checkpoint_dir: str = key("checkpoints", "where run folders live", free=True)
+    device: str = key("auto", "where to compute", pattern=DEVICE, free=True)
+    threads: int | None = key(None, "CPU threads; null: torch chooses", low=1, high=1024, free=True)
+    run_name: str | None = key(None, "folder; null: named by its config", pattern=FOLDER, free=True)
+    checkpoint_dir: str = key("checkpoints", "where run folders live", free=True, path=True)
 
 
 def source_tag(data: DataConfig) -> str | None:
@@ -376,10 +357,9 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     # The model's own schema comes from its group; a default here could not be replaced by another.
     store.store(name="config_schema", node=OmegaConf.structured(Config(model=None)))
-    store.store(group="data", name="data_schema", node=DataConfig)
-    store.store(group="train", name="train_schema", node=TrainConfig)
-    store.store(group="decode", name="decode_schema", node=DecodeConfig)
-    store.store(group="log", name="log_schema", node=LogConfig)
+    groups = {"data": DataConfig, "train": TrainConfig, "decode": DecodeConfig, "log": LogConfig}
+    for group, schema in groups.items():
+        store.store(group=group, name=f"{group}_schema", node=schema)
     for name, schema in MODELS.items():
         store.store(group="model", name=f"{name}_schema", node=schema)
 

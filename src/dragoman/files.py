@@ -11,8 +11,10 @@ import glob
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from io import BufferedReader
 from pathlib import Path
 
 from dragoman.errors import DragomanError
@@ -25,7 +27,7 @@ def read_bytes(path: Path) -> bytes:
         DragomanError: naming the path and the reason it cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_file(path)
     except FileNotFoundError:
         raise DragomanError(f"{path}: no such file") from None
     except OSError as problem:
@@ -132,6 +134,32 @@ def _of_another(temporary: Path) -> bool:
     except OSError:  # there, and not ours
         pass
     return True
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a regular file and nothing else: a pipe or a device, found somewhere, may never end.
+
+    Raises:
+        OSError: if it is missing, cannot be read or is no regular file.
+    """
+    # A pipe opened so answers at once.
+    stream = open(path, "rb", opener=lambda n, flags: os.open(n, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return stream
+
+
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """Return the content of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: as ``open_file``, or if it is larger.
+    """
+    with open_file(path) as stream:
+        if most is not None and os.fstat(stream.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+        return stream.read()
 
 
 @contextmanager

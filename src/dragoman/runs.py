@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
 from dragoman import settings
 from dragoman.config import Config, trained_pairs, walk
 from dragoman.errors import DragomanError, nearest, one_of
-from dragoman.files import held, write_atomic
+from dragoman.files import held, open_file, read_file, write_atomic
 
 POINTERS = ("best", "last")
 _STEP = re.compile(r"step-(\d+)")
@@ -34,8 +36,8 @@ _STEP = re.compile(r"step-(\d+)")
 def run_name(config: Config, experiment: str | None) -> str:
     """Return the name of a run's folder.
 
-    ``<experiment>-<src>-<tgt>-s<seed>-<hash of every key that changes the weights>``: the same
-    command finds the same folder, other values another one.
+    ``<experiment>-<src>-<tgt>-s<seed>-<hash of the values that change the weights and are not the
+    default>``: the same command finds the same folder, other values another one.
     """
     if config.run_name is not None:
         return config.run_name
@@ -45,8 +47,20 @@ def run_name(config: Config, experiment: str | None) -> str:
 
 
 def run_of(config: Config, experiment: str | None) -> Run:
-    """Return the run of a config."""
-    return Run(Path(config.checkpoint_dir) / run_name(config, experiment))
+    """Return the run of a config.
+
+    It may have another hash in its name, since defaults and keys were others when it was made:
+    where there is no folder of the name, one with the same values is taken.
+    """
+    run = Run(Path(config.checkpoint_dir) / run_name(config, experiment))
+    if config.run_name is None and not os.path.exists(run.folder):
+        pattern = escape(str(run.folder)[:-8]) + 8 * "[0-9a-f]"
+        for other in map(Run, map(Path, sorted(glob(pattern)))):
+            with suppress(DragomanError):  # one that cannot be read is not this run
+                saved = settings.load(other.folder / "config.yaml")
+                if other.steps() and not changed_keys(saved, config):
+                    return other
+    return run
 
 
 class Run:
@@ -63,7 +77,7 @@ class Run:
     @property
     def exported(self) -> bool:
         """Whether the folder holds weights itself, no checkpoints."""
-        return (self.folder / "model.safetensors").exists()
+        return os.path.exists(self.folder / "model.safetensors")
 
     def create(self) -> None:
         """Make the folder.
@@ -91,10 +105,7 @@ class Run:
         Raises:
             DragomanError: if another process holds it.
         """
-        busy = (
-            f"{self.folder}: another process is using this run; wait for it or choose another "
-            "run_name"
-        )
+        busy = f"{self.folder}: another process is using this run; wait or choose another run_name"
         with held(self.folder / ".lock", busy):
             try:
                 yield
@@ -109,37 +120,71 @@ class Run:
         found = [_STEP.fullmatch(entry.name) for entry in self.folder.glob("step-*")]
         return sorted(int(match[1]) for match in found if match)
 
+    def _named(self, which: str) -> str:
+        """Return the name in a pointer; what is no pointer, or not there, stands for itself."""
+        if which not in POINTERS or not os.path.lexists(self.folder / which):
+            return which
+        with suppress(OSError):
+            return read_file(self.folder / which, 100).decode(errors="replace").strip()
+        return ""
+
+    def _has(self, name: str) -> bool:
+        return bool(_STEP.fullmatch(name)) and (self.folder / name).is_dir()
+
     def checkpoint(self, which: str = "best") -> Path:
         """Return the folder of a checkpoint: ``best``, ``last`` or ``step-<n>``.
 
         Raises:
             DragomanError: naming what there is, if there is no such checkpoint.
         """
-        name = which
-        if which in POINTERS:
-            if self.exported:
-                return self.folder
-            try:
-                name = (self.folder / which).read_text(encoding="utf-8").strip()
-            except FileNotFoundError:
-                steps = self.steps()
-                advice = f"there is step-{steps[-1]}" if steps else "train the run first"
-                raise DragomanError(
-                    f"{self.folder}: no checkpoint '{which}' yet; {advice}"
-                ) from None
-            except (OSError, UnicodeDecodeError):
-                raise DragomanError(f"{self.folder / which}: not a readable pointer") from None
-        folder = self.folder / name
-        if not _STEP.fullmatch(name) or not folder.is_dir():
-            there = [*POINTERS, *(f"step-{step}" for step in self.steps())]
-            raise DragomanError(
-                f"{self.folder}: there is no checkpoint '{name}', expected {one_of(there)}"
-            )
-        return folder
+        if which in POINTERS and self.exported:
+            return self.folder
+        name = self._named(which)
+        if self._has(name):
+            return self.folder / name
+        there = [pointer for pointer in POINTERS if self._has(self._named(pointer))]
+        there += [f"step-{step}" for step in self.steps()]
+        said = f" (the file '{which}' names {name!r})" if name != which else ""
+        advice = f", expected {one_of(there)}" if there else " yet; train the run first"
+        raise DragomanError(f"{self.folder}: there is no checkpoint '{which}'{said}{advice}")
 
     def has_checkpoint(self) -> bool:
-        """Whether training can be resumed from ``last``."""
-        return (self.folder / "last").exists()
+        """Whether training goes on from ``last``.
+
+        Raises:
+            DragomanError: if it cannot, although there are checkpoints.
+        """
+        if not self.steps() and not os.path.lexists(self.folder / "last"):
+            return False
+        try:
+            read_state(self.checkpoint("last"))
+        except DragomanError as problem:
+            raise DragomanError(f"{problem}; {self.way_on()}") from None
+        return True
+
+    def way_on(self, without: str = "") -> str:
+        """Say how to go on with the newest whole checkpoint but ``without``, or else anew."""
+        anew = f"delete {self.folder} to start anew"
+        for name in (f"step-{step}" for step in reversed(self.steps())):
+            with suppress(DragomanError):
+                if name != without and not damaged(self.folder / name):
+                    words = f"train on from it with train.resume_from={name}"
+                    return f"{name} is whole: {words}, use it with --checkpoint {name}, or {anew}"
+        return anew
+
+    def resume_from(self, which: str | None) -> None:
+        """Point ``last`` at a checkpoint to go on from, unless that was done before.
+
+        So the same command, given again, goes on from where it got to.
+
+        Raises:
+            DragomanError: if there is no such checkpoint.
+        """
+        with suppress(DragomanError):
+            done = settings.load(self.checkpoint("last") / "config.yaml").train.resume_from
+            which = None if which == done else which
+        if which is not None:
+            self.point("last", int(self.checkpoint(which).name.removeprefix("step-")))
 
     def trained_pairs(self) -> list[tuple[str, str]]:
         """Return the language pairs, source and target, that the run was trained to translate."""
@@ -150,10 +195,15 @@ class Run:
         write_atomic(self.folder / pointer, f"step-{step}\n")
 
     def prune(self, keep: int, also: set[int]) -> None:
-        """Delete all checkpoints but the newest ``keep``, the pointed-to ones and ``also``."""
-        for pointer in POINTERS:
-            with suppress(DragomanError):  # one that leads nowhere spares nothing
-                also = also | {int(self.checkpoint(pointer).name.removeprefix("step-"))}
+        """Delete all checkpoints but the newest ``keep``, the last, the best and ``also``.
+
+        The best is the one that the last one's state names; its pointer may have been damaged.
+        """
+        last = self.checkpoint("last")
+        best = read_state(last).get("best_step", 0)
+        if self._named("best") != f"step-{best}" and self._has(f"step-{best}"):
+            self.point("best", best)
+        also = also | {best, int(last.name.removeprefix("step-"))}
         steps = self.steps()
         for step in steps[: max(0, len(steps) - keep)]:
             if step not in also:
@@ -182,15 +232,27 @@ def find_run(text: str) -> Run:
     Raises:
         DragomanError: suggesting the nearest run, if there is none.
     """
-    for folder in (Path(text), Path("checkpoints") / text):
-        if (folder / "config.yaml").is_file():
+    given = Path(os.path.expanduser(text))
+    for folder in (given, "checkpoints" / given):
+        if os.path.isfile(folder / "config.yaml"):
             return Run(folder)
     root = Path("checkpoints")
     names = sorted(p.parent.name for p in root.glob("*/config.yaml")) if root.is_dir() else []
-    hint = nearest(Path(text).name, names) or (
+    hint = nearest(given.name, names) or (
         f"; runs here: {', '.join(names[:5])}" if names else "; train one first"
     )
     raise DragomanError(f"{text}: not a run folder (no config.yaml in it){hint}")
+
+
+def changed_keys(saved: Config, wanted: Config) -> list[str]:
+    """Return the weights-changing keys that differ, each with both values, to be read by people."""
+    fixed = settings.fixed_keys(saved).keys() | settings.fixed_keys(wanted).keys()
+    old, new = ({path: value for path, _, value in walk(config)} for config in (saved, wanted))
+    return [
+        f"{path}: saved {old.get(path)!r}, now {new.get(path)!r}"
+        for path in sorted(fixed)
+        if old.get(path) != new.get(path)
+    ]
 
 
 def check_resume(saved: Config, wanted: Config, run: Run) -> None:
@@ -199,14 +261,7 @@ def check_resume(saved: Config, wanted: Config, run: Run) -> None:
     Raises:
         DragomanError: naming every such key with both values.
     """
-    fixed = settings.fixed_keys(saved).keys() | settings.fixed_keys(wanted).keys()
-    old, new = ({path: value for path, _, value in walk(config)} for config in (saved, wanted))
-    changed = [
-        f"{path}: saved {old.get(path)!r}, now {new.get(path)!r}"
-        for path in sorted(fixed)
-        if old.get(path) != new.get(path)
-    ]
-    if changed:
+    if changed := changed_keys(saved, wanted):
         raise DragomanError(
             f"{run.folder}: this run was trained with other values ({'; '.join(changed)}); "
             "restore them or choose another run_name"
@@ -221,7 +276,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """
     path = checkpoint / "state.json"
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = json.loads(read_file(path))
         version = state["format_version"]
         if type(version) is not int:
             raise TypeError(f"format_version is {version!r}")
@@ -243,7 +298,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     A run without a log, such as an exported one, has none.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_file(path).decode(errors="replace").splitlines()
     except OSError:
         return []
     found = []
@@ -256,7 +311,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -266,29 +321,34 @@ def digests(checkpoint: Path) -> dict[str, str]:
     return {path.name: _sha256(path) for path in files}
 
 
-def verify(checkpoint: Path, weights: str | None = None) -> None:
-    """Compare the files of a checkpoint with the digests in its state; older ones have none.
+def damaged(checkpoint: Path, weights: str | None = None) -> Path | None:
+    """Return a file that is not what the digests in a checkpoint's state say, if there is one.
 
-    With ``weights``, the name of a file, only this one and those of the tokenizer are read.
+    Older checkpoints have no digests. With ``weights``, the name of a file, only this one and those
+    of the tokenizer are read.
+    """
+    saved = read_state(checkpoint).get("digests", {})
+    for name, digest in saved.items() if isinstance(saved, dict) else ():
+        path: Path = checkpoint / name
+        if weights not in (None, name) and path.suffix in (".safetensors", ".yaml"):
+            continue
+        try:
+            if _sha256(path) != digest:
+                return path
+        except OSError:
+            return path
+    return None
+
+
+def verify(checkpoint: Path, weights: str | None = None) -> None:
+    """Refuse a checkpoint that is ``damaged``.
 
     Raises:
         DragomanError: naming the file that is not what was saved, and a checkpoint to take instead.
     """
-    saved = read_state(checkpoint).get("digests", {})
-    for name, digest in saved.items() if isinstance(saved, dict) else ():
-        path, whole = checkpoint / name, False
-        if weights not in (None, name) and path.suffix in (".safetensors", ".yaml"):
-            continue
-        with suppress(OSError):
-            whole = _sha256(path) == digest
-        if whole:
-            continue
-        run, advice = Run(checkpoint.parent), "take another copy of it"
-        if others := [step for step in run.steps() if f"step-{step}" != checkpoint.name]:
-            advice = (
-                f"--checkpoint step-{others[-1]} names another checkpoint, and training goes on "
-                f"from that one after `echo step-{others[-1]} > {run.folder / 'last'}`"
-            )
+    if path := damaged(checkpoint, weights):
+        of_run = _STEP.fullmatch(checkpoint.name)
+        advice = Run(checkpoint.parent).way_on(checkpoint.name) if of_run else "take another copy"
         raise DragomanError(f"{path}: is missing or damaged: not what was saved there; {advice}")
 
 

@@ -9,8 +9,9 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from operator import ge, gt, le
 from pathlib import Path
 from typing import Any
@@ -33,110 +34,140 @@ from dragoman.config import (
     walk,
 )
 from dragoman.errors import DragomanError, nearest, one_of
-from dragoman.files import write_atomic
+from dragoman.files import read_file, write_atomic
 
 BOUNDS = (("low", ge, "at least"), ("high", le, "at most"), ("above", gt, "above"))
 
 
 def accepted_names(item: dataclasses.Field[Any]) -> list[str]:
     """Return the names that a key accepts, those of its table first; none if it takes any value."""
-    kind = item.metadata["table"]
-    return [*(plugins.table(kind) if kind else ()), *item.metadata["choices"]]
+    kind = item.metadata.get("table")
+    return [*(plugins.table(kind) if kind else ()), *item.metadata.get("choices", ())]
 
 
-def _range_problem(path: str, item: dataclasses.Field[Any], value: Any) -> str | None:
+def _problem(item: dataclasses.Field[Any], value: Any) -> str | None:
+    """Return what is wrong with the value of one key by itself."""
     meta = item.metadata
-    if value is None or not meta:
+    if value is None:
         return None
     if (names := accepted_names(item)) and value not in names:
-        hint = nearest(str(value), names)
-        return f"{path}: '{value}' is not accepted, expected {one_of(names)}{hint}"
+        return f"'{value}' is not accepted, expected {one_of(names)}{nearest(str(value), names)}"
+    if meta.get("pattern"):
+        pattern, words = meta["pattern"]
+        for text in [value] if isinstance(value, str) else value:
+            if not re.fullmatch(pattern, text):
+                return f"'{text}' is not accepted, expected {words}"
+    if meta.get("path"):
+        for path in value.values() if isinstance(value, dict) else [value]:
+            if not path.strip() or "\0" in path:
+                return f"'{path}' is not a path, expected a file or folder"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            return f"{path}: {value} is not a finite number"
-        for name, holds, words in BOUNDS:
-            if meta[name] is not None and not holds(value, meta[name]):
-                return f"{path}: {value} is out of range, expected {words} {meta[name]:.10g}"
+        return _number_problem(value, meta)
+    return None
+
+
+def _number_problem(value: float, meta: Mapping[str, Any]) -> str | None:
+    if not math.isfinite(value):
+        return f"{value} is not a finite number"
+    for name, holds, words in BOUNDS:
+        if name in meta and not holds(value, meta[name]):
+            return f"{value} is out of range, expected {words} {meta[name]:.10g}"
+    # Whatever the key: 32 bits hold the number, and the product of a few such.
+    smallest, largest = (1, 2**31 - 1) if isinstance(value, int) else (1e-30, 1e30)
+    if value and not smallest <= abs(value) <= largest:
+        return f"{value} is out of range, expected {smallest:g} to {largest:.10g}"
     return None
 
 
 def _transformer_problems(config: Config, model: TransformerConfig) -> Iterator[str]:
-    width, heads = model.d_model, model.num_heads
+    width, heads, train = model.d_model, model.num_heads, config.train
     if width % heads:
         yield f"model.num_heads: {heads} heads do not divide model.d_model={width}"
     elif model.positions == "rotary" and (width // heads) % 2:
         yield "model.positions: rotary needs an even width per head, d_model / num_heads"
     if model.positions == "sinusoidal" and width % 2:
         yield f"model.d_model: sinusoidal positions need an even width, not {width}"
-    if model.positions == "learned" and config.data.max_length > model.max_positions:
-        yield (
-            f"model.max_positions: {model.max_positions} is shorter than "
-            f"data.max_length={config.data.max_length}"
-        )
-    train = config.train
+    most, longest = model.max_positions, config.data.max_length
+    if model.positions == "learned" and longest > most:
+        yield f"model.max_positions: {most} is less than data.max_length={longest}"
     forced = train.teacher_forcing == 1 and train.teacher_forcing_schedule == "constant"
     if not forced and train.teacher_forcing_draw == "batch":
-        yield "train.teacher_forcing_draw: batch is for model=rnn; the Transformer takes token"
+        yield "train.teacher_forcing_draw: batch only works with model=rnn; use token"
 
 
 def _rnn_problems(config: Config, model: RNNConfig) -> Iterator[str]:
     if config.train.compile:
-        yield "train.compile: a loop over time does not compile; only for model=transformer"
+        yield "train.compile: only works with model=transformer"
     directions = 2 if model.bidirectional else 1
-    hidden = model.encoder_hidden or model.d_model // directions
-    width = model.attention_dim or model.d_model
+    memory = (model.encoder_hidden or model.d_model // directions) * directions
+    width, heads = model.attention_dim or model.d_model, model.num_heads
     if model.encoder_hidden is None and model.d_model % directions:
-        yield f"model.d_model: {model.d_model} cannot be split over two directions"
-    if width % model.num_heads or (hidden * directions) % model.num_heads:
-        yield (
-            f"model.num_heads: {model.num_heads} heads do not divide the attention width "
-            f"{width} and the memory width {hidden * directions}"
-        )
-    if model.bridge == "copy" and (
-        hidden * directions != model.d_model or model.encoder_layers != model.decoder_layers
-    ):
-        yield (
-            "model.bridge: copy needs as many decoder_layers as encoder_layers and "
-            "encoder_hidden x directions = d_model; use dense"
-        )
+        yield f"model.d_model: a bidirectional encoder needs an even width, not {model.d_model}"
+    if width % heads or memory % heads:
+        widths = f"the attention width {width} and the memory width {memory}"
+        yield f"model.num_heads: {heads} heads do not divide {widths}"
+    like = memory == model.d_model and model.encoder_layers == model.decoder_layers
+    if model.bridge == "copy" and not like:
+        yield "model.bridge: copy needs an encoder as wide and as deep as the decoder; use dense"
     if model.attention == "none" and model.bridge == "zeros":
-        yield "model.bridge: zeros and no attention hide the source; use dense"
+        yield "model.bridge: with attention=none only the bridge shows the source; use dense"
     if model.tie_embeddings != "none" and model.readout == "concat":
         yield "model.tie_embeddings: a tied output layer needs model.readout=tanh"
 
 
 def _tokenizer_problems(config: Config) -> Iterator[str]:
-    tokenizer, data = config.data.tokenizer, config.data
-    joint = tokenizer.kind == "sentencepiece" and tokenizer.joint
-    if config.model.tie_embeddings == "three_way" and not joint:
+    data, tokenizer = config.data, config.data.tokenizer
+    kind, algorithm = tokenizer.kind, tokenizer.algorithm
+    ties = getattr(config.model, "tie_embeddings", None)  # which a model of one's own may lack
+    if ties == "three_way" and not (kind == "sentencepiece" and tokenizer.joint):
         yield "model.tie_embeddings: three_way needs a joint sentencepiece data.tokenizer"
-    if tokenizer.kind == "spacy":
-        for side in ("src", "tgt"):
-            languages = dict.fromkeys(getattr(part, side) for part in (data, *data.corpora))
-            if len(languages) > 1:
-                yield (
-                    f"data.tokenizer.kind: spacy has the rules of one language a side, and "
-                    f"data.corpora has {', '.join(languages)} as {side}; use sentencepiece"
-                )
-    if tokenizer.kind != "sentencepiece":
-        for name in ("sampling_alpha", "bpe_dropout"):
-            if getattr(tokenizer, name):
-                yield f"data.tokenizer.{name}: only for kind=sentencepiece, not {tokenizer.kind}"
-    elif tokenizer.sampling_alpha > 0 and tokenizer.algorithm != "unigram":
-        yield "data.tokenizer.sampling_alpha: only for algorithm=unigram; bpe has bpe_dropout"
-    elif tokenizer.bpe_dropout > 0 and tokenizer.algorithm != "bpe":
-        yield "data.tokenizer.bpe_dropout: only for algorithm=bpe; unigram has sampling_alpha"
+    for side in ("src", "tgt"):
+        languages = dict.fromkeys(getattr(part, side) for part in (data, *data.corpora))
+        if kind == "spacy" and len(languages) > 1:
+            there = f"data.corpora has {', '.join(languages)} as {side}"
+            yield f"data.tokenizer.kind: spacy takes one language, but {there}; use sentencepiece"
+    for name, only in (("sampling_alpha", "unigram"), ("bpe_dropout", "bpe")):
+        if getattr(tokenizer, name) and kind != "sentencepiece":
+            yield f"data.tokenizer.{name}: only for kind=sentencepiece, not {kind}"
+        elif getattr(tokenizer, name) and algorithm != only:
+            yield f"data.tokenizer.{name}: only for algorithm={only}, not {algorithm}"
 
 
 def _search_problems(decode: DecodeConfig) -> Iterator[str]:
-    if decode.method == "beam" and decode.nbest > decode.beam_size:
-        yield f"decode.nbest: {decode.nbest} is more than decode.beam_size={decode.beam_size}"
-    if decode.method == "mbr" and decode.nbest > decode.samples:
-        yield f"decode.nbest: {decode.nbest} is more than decode.samples={decode.samples}"
+    drawn = {"beam": "beam_size", "mbr": "samples"}.get(decode.method)
+    if drawn and decode.nbest > getattr(decode, drawn):
+        yield f"decode.nbest: {decode.nbest} is more than decode.{drawn}={getattr(decode, drawn)}"
     if decode.method == "greedy" and decode.nbest > 1:
         yield "decode.nbest: greedy search has one hypothesis; use decode.method=beam or sample"
+    most = int(decode.max_length_ratio + decode.max_length_extra)  # for a source of one token
     if decode.max_length_ratio == 0 and decode.max_length_extra == 0:
         yield "decode.max_length_extra: no target token is allowed; raise it or max_length_ratio"
+    elif decode.min_length > most:
+        why = f"a source of one token may have {most}; raise decode.max_length_extra"
+        yield f"decode.min_length: {decode.min_length} tokens are too many, since {why}"
+
+
+def _corpora_problems(data: DataConfig) -> Iterator[str]:
+    src, tgt, trained = data.src, data.tgt, trained_pairs(data)
+    if src == tgt:
+        yield f"data.tgt: source and target are both '{src}'"
+    if not trained:
+        yield "data.corpora: at least one training corpus is needed"
+    elif (src, tgt) not in trained:
+        there = one_of(map("-".join, trained))
+        yield f"data.src, data.tgt: {src}-{tgt} is validated, but data.corpora trains only {there}"
+    told: dict[tuple[str, str | None], str] = {}
+    for number, corpus in enumerate(data.corpora):
+        path, split, tag = f"data.corpora.{number}", corpus.split, f"<2{corpus.tgt}>"
+        if (corpus.source, split) == (data.name, data.validation_split):
+            yield f"{path}.split: '{split}' is data.validation_split, which must not be trained on"
+        other = told.setdefault((corpus.src, corpus.tag), corpus.tgt)
+        if other != corpus.tgt:
+            both = f"{corpus.src} is translated to {other} and to {corpus.tgt}"
+            yield f"{path}.tag: {both}; tags such as {tag} must tell the model which"
+    pairs = [(src, tgt), *trained]
+    if data.columns and sorted(data.columns) not in map(sorted, pairs):
+        yield f"data.columns: {data.columns} are not the two languages of data or of a corpus"
 
 
 # Schedules that fall from the peak to the end of schedule_steps.
@@ -144,108 +175,51 @@ DECAYING = ("linear", "cosine")
 
 
 def _training_problems(data: DataConfig, train: TrainConfig) -> Iterator[str]:
-    if data.src == data.tgt:
-        yield f"data.tgt: source and target are both '{data.src}'"
-    trained = trained_pairs(data)
-    if not trained:
-        yield "data.corpora: at least one training corpus is needed"
-    elif (data.src, data.tgt) not in trained:
-        yield (
-            f"data.src, data.tgt: {data.src}-{data.tgt} is what validation translates, but "
-            f"data.corpora trains {one_of(map('-'.join, trained))}"
-        )
-    told: dict[tuple[str, str | None], str] = {}
-    for number, corpus in enumerate(data.corpora):
-        if (corpus.source, corpus.split) == (data.name, data.validation_split):
-            yield (
-                f"data.corpora.{number}.split: '{corpus.split}' is data.validation_split, which "
-                "must not be trained on"
-            )
-        other = told.setdefault((corpus.src, corpus.tag), corpus.tgt)
-        if other != corpus.tgt:
-            yield (
-                f"data.corpora.{number}.tag: nothing tells whether {corpus.src} is to become "
-                f"{other} or {corpus.tgt}; give each a tag such as <2{corpus.tgt}>"
-            )
-    if train.batch_type == "tokens" and train.batch_size < data.max_length:
-        yield (
-            f"train.batch_size: {train.batch_size} tokens do not hold one sentence of "
-            f"data.max_length={data.max_length}"
-        )
+    size, longest = train.batch_size, data.max_length
+    if train.batch_type == "tokens" and size < longest:
+        yield f"train.batch_size: {size} tokens do not hold a sentence of data.max_length={longest}"
     if train.r_drop and train.risk == 1:
-        yield "train.r_drop: is part of the cross-entropy, of which train.risk=1 leaves nothing"
+        yield "train.r_drop: has no effect with train.risk=1, which leaves out the cross-entropy"
     if train.average_last and train.average_best:
-        yield "train.average_best: either the last checkpoints are averaged or the best"
-    if train.average_best and train.validate_every % train.checkpoint_every:
-        yield (
-            f"train.average_best: train.validate_every={train.validate_every} is no multiple of "
-            f"train.checkpoint_every={train.checkpoint_every}, so not every validated step is saved"
-        )
-    if train.schedule in DECAYING and train.warmup_steps >= train.schedule_steps:
-        yield (
-            f"train.warmup_steps: {train.warmup_steps} leave nothing of "
-            f"train.schedule_steps={train.schedule_steps}, in which the rate also falls again"
-        )
+        yield "train.average_best: does not go with train.average_last; set one of them to 0"
+    validated, saved = train.validate_every, train.checkpoint_every
+    if train.average_best and validated % saved:
+        every = f"train.validate_every={validated} to be a multiple of train.checkpoint_every"
+        yield f"train.average_best: needs {every}={saved}"
+    warmup, end = train.warmup_steps, train.schedule_steps
+    if train.schedule in DECAYING and warmup >= end:
+        decay = f"train.schedule_steps={end}, where the {train.schedule} decay ends"
+        yield f"train.warmup_steps: {warmup} must be less than {decay}"
     if train.min_lr > train.lr:
         yield f"train.min_lr: {train.min_lr} is above train.lr={train.lr}"
 
 
-def _cross_section_problems(config: Config) -> Iterator[str]:
-    if isinstance(config.model, TransformerConfig):
-        yield from _transformer_problems(config, config.model)
-    if isinstance(config.model, RNNConfig):
-        yield from _rnn_problems(config, config.model)
-    yield from _tokenizer_problems(config)
-    yield from _search_problems(config.decode)
-    yield from _training_problems(config.data, config.train)
-    yield from _place_problems(config)
-
-
-# A language code names files and run folders.
-_LANGUAGE = re.compile(r"\w[\w-]*")
-_DEVICE = re.compile(r"auto|cpu|cuda|cuda:\d{1,2}")
-
-
 def check_device(device: str) -> None:
     """Refuse what is no name of a device; whether it is there is another question."""
-    if not _DEVICE.fullmatch(device):
-        raise DragomanError(
-            f"device: '{device}' is not accepted, expected auto, cpu, cuda or cuda:<n>"
-        )
+    if problem := _problem(Config.__dataclass_fields__["device"], device):
+        raise DragomanError(f"device: {problem}")
 
 
-def _place_problems(config: Config) -> Iterator[str]:
-    data = config.data
-    pairs: list[tuple[str, DataConfig | CorpusConfig]] = [("data", data)]
-    pairs += [(f"data.corpora.{n}", corpus) for n, corpus in enumerate(data.corpora)]
-    for path, pair in pairs:
-        for side in ("src", "tgt"):
-            language = getattr(pair, side)
-            if not _LANGUAGE.fullmatch(language):
-                yield f"{path}.{side}: '{language}' is not a language code such as de"
-    if data.columns is not None and not any(
-        sorted(data.columns) == sorted((pair.src, pair.tgt)) for _, pair in pairs
-    ):
-        yield f"data.columns: {data.columns} are not the two languages of data or of a corpus"
-    try:
-        check_device(config.device)
-    except DragomanError as problem:
-        yield str(problem)
-    if not config.checkpoint_dir:
-        yield "checkpoint_dir: is empty, expected a folder"
-    if config.run_name is not None and (
-        not config.run_name or config.run_name.startswith(".") or "/" in config.run_name
-    ):
-        yield f"run_name: '{config.run_name}' cannot be a folder name (no '/', no leading '.')"
+def validate(config: Config, where: str = "") -> None:
+    """Check ranges, choices and combinations.
 
-
-def validate(config: Config) -> None:
-    """Check ranges, choices and combinations; raise ``DragomanError`` with all problems at once."""
-    problems = [p for path, item, value in walk(config) if (p := _range_problem(path, item, value))]
+    Raises:
+        DragomanError: with all problems at once, behind the words ``where``.
+    """
+    problems = [
+        f"{path}: {wrong}" for path, item, v in walk(config) if (wrong := _problem(item, v))
+    ]
     if not problems:  # combinations are only worth checking between values that are right
-        problems = list(_cross_section_problems(config))
+        problems += _corpora_problems(config.data)
+        problems += _training_problems(config.data, config.train)
+        problems += _tokenizer_problems(config)
+        problems += _search_problems(config.decode)
+        if isinstance(config.model, TransformerConfig):
+            problems += _transformer_problems(config, config.model)
+        if isinstance(config.model, RNNConfig):
+            problems += _rnn_problems(config, config.model)
     if problems:
-        raise DragomanError("; ".join(problems))
+        raise DragomanError(where + "; ".join(problems))
 
 
 def known_keys(config: Any) -> list[str]:
@@ -263,8 +237,29 @@ def _unknown_keys(schema: Any, data: Any, prefix: str = "") -> Iterator[str]:
             yield from _unknown_keys(getattr(schema, name), value, f"{prefix}{name}.")
 
 
-def from_dict(data: dict[str, Any], origin: str = "config") -> Config:
+def _complete(section: Any, data: Any, saved: bool) -> None:
+    """Expand ``~`` in paths, and give keys that saved ``data`` lack the value ``before`` them."""
+    for item in dataclasses.fields(section):
+        value, given = getattr(section, item.name), data.get(item.name, {})
+        before = item.metadata.get("before", dataclasses.MISSING)
+        if dataclasses.is_dataclass(value):
+            _complete(value, given, saved)
+        elif isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
+            for entry, entry_given in zip(value, given, strict=True):
+                _complete(entry, entry_given, saved)
+        elif saved and item.name not in data and before is not dataclasses.MISSING:
+            setattr(section, item.name, before)
+        elif item.metadata.get("path") and isinstance(value, dict):
+            value.update({name: os.path.expanduser(path) for name, path in value.items()})
+        elif item.metadata.get("path") and value is not None:
+            setattr(section, item.name, os.path.expanduser(value))
+
+
+def from_dict(data: dict[str, Any], origin: str = "config", saved: bool = False) -> Config:
     """Build a validated ``Config`` from plain data, refusing unknown keys and wrong types.
+
+    Paths have their ``~`` expanded. With ``saved`` the data are those of a run: a key that is
+    newer than the run means what was done before the key existed.
 
     Raises:
         DragomanError: naming ``origin`` and every key at fault.
@@ -274,25 +269,21 @@ def from_dict(data: dict[str, Any], origin: str = "config") -> Config:
         raise DragomanError(f"{origin}: model: expected a mapping of keys, not {section!r}")
     name = section.get("name", "transformer")
     if name not in list(MODELS):
-        raise DragomanError(
-            f"{origin}: model.name: '{name}' is unknown, expected {one_of(MODELS)}"
-            f"{nearest(str(name), MODELS)}"
-        )
+        known = f"expected {one_of(MODELS)}{nearest(str(name), MODELS)}"
+        raise DragomanError(f"{origin}: model.name: '{name}' is unknown, {known}")
     schema = Config(model=MODELS[name]())
     for path in _unknown_keys(schema, data):  # `+train.foo=1` slips through structured configs
-        raise DragomanError(
-            f"{origin}: there is no key '{path}'{nearest(path, known_keys(schema))}"
-        )
+        hint = nearest(path, known_keys(schema))
+        raise DragomanError(f"{origin}: there is no key '{path}'{hint}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), data)
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as problem:
-        where = getattr(problem, "full_key", None)
-        raise DragomanError(
-            f"{origin}: {f'{where}: ' if where else ''}{str(problem).splitlines()[0]}"
-        ) from None
+        where = f"{key}: " if (key := getattr(problem, "full_key", None)) else ""
+        raise DragomanError(f"{origin}: {where}{str(problem).splitlines()[0]}") from None
     assert isinstance(config, Config)
-    validate(config)
+    _complete(config, data, saved)
+    validate(config, f"{origin}: " if saved else "")
     return config
 
 
@@ -319,13 +310,13 @@ def portable(config: Config) -> Config:
     copy = from_dict(to_dict(config))
     if copy.data.name != "files":
         copy.data.root = DataConfig.root
-    here = Path(config.checkpoint_dir)
+    here = Path(copy.checkpoint_dir)
     for section, name in ((copy.train, "init_from"), (copy.data.tokenizer, "from_run")):
         folder = getattr(section, name)
         if folder and Path(folder).is_relative_to(here):
             setattr(section, name, str(Config.checkpoint_dir / Path(folder).relative_to(here)))
     copy.data.cache, copy.checkpoint_dir = DataConfig.cache, Config.checkpoint_dir
-    copy.device, copy.threads = Config.device, Config.threads
+    copy.device, copy.threads, copy.train.resume_from = Config.device, Config.threads, None
     return copy
 
 
@@ -347,6 +338,33 @@ def save(config: Config, path: Path) -> None:
     write_atomic(path, as_yaml(config))
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads YAML without aliases: with them a few hundred bytes can become gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not accepted")
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the plain data that a YAML text holds.
+
+    Raises:
+        ValueError: saying in one line why it cannot be read.
+    """
+    try:
+        return _Loader(text).get_single_data()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except yaml.YAMLError as problem:
+        raise ValueError(" ".join(str(problem).split())) from None
+
+
+# Bytes: a hundred times what a config takes.
+LARGEST_FILE = 2**20
+
+
 def load(path: Path) -> Config:
     """Read a saved config as plain data: nothing in it is interpolated, imported or called.
 
@@ -354,20 +372,18 @@ def load(path: Path) -> Config:
         DragomanError: if the file is missing, is not YAML, or does not describe a run.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
+        text = read_file(path, LARGEST_FILE).decode("utf-8")
+        data = parse_yaml(text)
     except FileNotFoundError:
         raise DragomanError(f"{path}: no such file; is this a run folder?") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise DragomanError(
-            f"{path}: not a readable config ({problem})".replace("\n", " ")
-        ) from None
+    except (OSError, ValueError) as problem:  # also of a date such as 2001-13-45
+        raise DragomanError(f"{path}: not a readable config ({problem})") from None
     if not isinstance(data, dict):
         raise DragomanError(f"{path}: not a config: expected a mapping of sections")
     if "${" in repr(data):
         raise DragomanError(f"{path}: a saved config must not contain interpolations (${{...}})")
     try:
-        return from_dict(data, origin=str(path))
+        return from_dict(data, origin=str(path), saved=True)
     except DragomanError as problem:
         if not (first := text.partition("\n")[0]).startswith(_NEEDS):
             raise
@@ -380,21 +396,18 @@ def load(path: Path) -> Config:
 def fixed_keys(config: Config) -> dict[str, Any]:
     """Return the keys that change the weights, with their values; a resumed run must match them."""
     train = config.train
-    averages = train.average_last or train.average_best
     deciding = {  # keys that are free unless what they say when to do decides what the weights are
         "train.validate_every": train.average_best or train.schedule == "plateau",
-        "train.checkpoint_every": averages,
+        "train.checkpoint_every": train.average_best or train.average_last,
     }
-    fixed = {
+    # Named data sets are known by their checksums, wherever they lie.
+    named = all(corpus.source != "files" for corpus in config.data.corpora)
+    moved = ("data.root", "data.files") if named else ()
+    return {
         path: value
         for path, item, value in walk(config)
-        if not item.metadata.get("free") or deciding.get(path)
+        if (not item.metadata.get("free") or deciding.get(path)) and path not in moved
     }
-    if all(corpus.source != "files" for corpus in config.data.corpora):
-        # Named data sets are known by their checksums, wherever they lie.
-        fixed.pop("data.root")
-        fixed.pop("data.files", None)
-    return fixed
 
 
 def differences(theirs: Any, ours: Any, ignored: Container[str]) -> list[str]:
@@ -408,6 +421,16 @@ def differences(theirs: Any, ours: Any, ignored: Container[str]) -> list[str]:
 
 
 def fingerprint(config: Config) -> str:
-    """Return 8 hexadecimal digits that stand for every key that changes the weights."""
-    text = json.dumps(fixed_keys(config), sort_keys=True, default=str)
+    """Return 8 hexadecimal digits for the values that change the weights and are no defaults.
+
+    So a key that a later version adds changes no run's digits.
+    """
+    corpora = [CorpusConfig() for _ in config.data.corpora]
+    plain = Config(data=DataConfig(corpora=corpora), model=type(config.model)())
+    # Which architecture it is, and how many corpora there are, would not show in what differs.
+    always = (".name", ".source")
+    usual = {path: value for path, _, value in walk(plain) if not path.endswith(always)}
+    fixed = fixed_keys(config).items()
+    chosen = {path: v for path, v in fixed if path not in usual or v != usual[path]}
+    text = json.dumps(chosen, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -87,13 +87,13 @@ def train_or_load_tokenizers(data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
         ):
             trained.save(folder, name)
 
-    return load_tokenizers(cached_folder(Path(data.cache).expanduser(), key, build), config)
+    return load_tokenizers(cached_folder(Path(data.cache), key, build), config)
 
 
 def _text(data: DataConfig, corpus: CorpusConfig) -> tuple[Path, str, Pairs]:
     """Return the cache, and the fingerprint and the pairs of a corpus, as ``store`` takes them."""
     pairs = partial(iter_pairs, data, corpus)
-    return Path(data.cache).expanduser(), corpus_fingerprint(data, corpus), pairs
+    return Path(data.cache), corpus_fingerprint(data, corpus), pairs
 
 
 def _tokenizers_of_run(name: str, config: TokenizerConfig) -> tuple[Tokenizer, Tokenizer]:

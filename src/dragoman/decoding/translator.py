@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -203,11 +204,16 @@ def load_model(
     checkpoint: Path, config: Config, vocabularies: tuple[int, int], weights: str
 ) -> nn.Module:
     """Build a checkpoint's model and load one set of its weights (raw, ema or average)."""
-    model = build_model(config.model, *vocabularies, seed=0)
     path = checkpoint / _weights_file(weights)
     if weights != "raw" and not path.exists():
         raise DragomanError(f"{checkpoint}: this checkpoint has no {weights} weights")
-    load_weights(model, read_tensors(path), path)
+    tensors = read_tensors(path)
+    # The shapes first: a config from elsewhere may ask for more memory than there is. A model of
+    # one's own that cannot be built without memory is not checked.
+    with suppress(RuntimeError, TypeError), torch.device("meta"):
+        load_weights(build_model(config.model, *vocabularies), tensors, path)
+    model = build_model(config.model, *vocabularies, seed=0)
+    load_weights(model, tensors, path)
     return model.eval()
 
 

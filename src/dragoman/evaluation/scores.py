@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import SAMPLES, SEED, check_counts, one_line
-from dragoman.files import write_atomic
+from dragoman.files import read_file, write_atomic
 from dragoman.plugins import table
 
 BOOTSTRAP = {
@@ -140,7 +140,7 @@ def read_scores(folder: Path, split: str) -> dict[str, Any]:
     """
     path = folder / f"scores.{split}.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_file(path))
     except FileNotFoundError:
         raise DragomanError(f"{path}: no such file; has this split been evaluated?") from None
     except (OSError, ValueError) as problem:
@@ -157,7 +157,7 @@ def read_hypotheses(path: Path) -> list[str]:
         DragomanError: if the file is missing, unreadable or not UTF-8 (naming the line).
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except FileNotFoundError:
         raise DragomanError(f"{path}: no such file; has this split been evaluated?") from None
     except OSError as problem:
@@ -184,7 +184,7 @@ def read_evaluated(folder: Path, label: str, name: str, sentences: int) -> Evalu
     scores, path = read_scores(folder, label), folder / f"hypotheses.{label}.txt"
     hypotheses = read_hypotheses(path)
     recorded = scores["counts"].get("hypotheses")  # absent from files before 0.2
-    if recorded is not None and recorded != _digest(path.read_bytes()):
+    if recorded is not None and recorded != _digest(read_file(path)):
         raise DragomanError(
             f"{path}: these are not the translations that scores.{label}.json was made of; "
             "evaluate the run again"

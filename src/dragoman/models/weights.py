@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dragoman.errors import DragomanError
-from dragoman.files import write_atomic
+from dragoman.files import read_file, write_atomic
 
 Tensors = dict[str, Tensor]
 
@@ -45,7 +45,7 @@ def read_tensors(path: Path) -> Tensors:
         DragomanError: if it is missing or corrupt.
     """
     try:
-        return load(path.read_bytes())
+        return load(read_file(path))
     except FileNotFoundError:
         raise DragomanError(f"{path}: no such file; the checkpoint is incomplete") from None
     except (OSError, SafetensorError) as problem:

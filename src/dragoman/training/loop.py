@@ -132,6 +132,7 @@ def train(config: Config, run: Run) -> None:
                 run.create()
                 held.enter_context(run.lock())
                 run.clean()
+                run.resume_from(config.train.resume_from)
             trainer = Trainer(config, run, ranks)
             held.enter_context(closing(trainer.trackers))
             _train(trainer)
