@@ -13,7 +13,7 @@ from dragoman.config import Config, DecodeConfig
 from dragoman.data.batching import pad, ragged
 from dragoman.data.tokenizers import BOS
 from dragoman.export.onnx import graphs, limits
-from dragoman.models.attention import SHORT
+from dragoman.models.fast.short import SHORT
 
 onnx = pytest.importorskip("onnx", reason="needs dragoman[onnx]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs dragoman[onnx]")
