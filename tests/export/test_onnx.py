@@ -14,7 +14,7 @@ from dragoman.data.batching import pad
 from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import BOS
 from dragoman.export.onnx import graphs, limits
-from dragoman.models.attention import SHORT
+from dragoman.models.fast.short import SHORT
 
 onnx = pytest.importorskip("onnx", reason="needs dragoman[onnx]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs dragoman[onnx]")

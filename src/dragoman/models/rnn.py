@@ -162,7 +162,7 @@ class RNNSeq2Seq(nn.Module):
         """Encode the source and project it to keys, once per sentence."""
         x = self._embed(self.src_embedding, src_BS)
         states, hidden, cell = self.encoder(x, src_lengths_B, self.fast)
-        feed = states.new_zeros(len(x), self.d_feed)
+        feed = states.new_zeros(src_BS.shape[0], self.d_feed)
         first = RNNState(self.bridge(hidden), self.cell_bridge(cell), feed)
         nothing = states[..., :0]
         keys = self.attention.prepare(states) if self.attending else KeyValue(nothing, nothing)

@@ -206,7 +206,7 @@ class TransformerSeq2Seq(nn.Module):
 
     def __init__(self, config: TransformerConfig, src_vocab: int, tgt_vocab: int) -> None:
         super().__init__()
-        c = config
+        self.config = c = config
         self.src_embedding, self.tgt_embedding, self.output = build_embeddings(
             c.tie_embeddings, c.d_model, c.d_model, src_vocab, tgt_vocab, c.word_dropout
         )
