@@ -50,6 +50,8 @@ BROKEN = {
     ),
     "two documents": ("src: de\n---\nsrc: en\n", "configs/data/mine.yaml, line 2: not YAML"),
     "object": ("src: !!python/object:a.B {}\n", "configs/data/mine.yaml, line 1: not YAML"),
+    "aliases": ("a: &a [1]\nb: *a\n", "configs/data/mine.yaml, line 2: not YAML (aliases are not"),
+    "nested": ("[" * 3000, "configs/data/mine.yaml: cannot be read as YAML"),
     "list": ("- src\n", "configs/data/mine.yaml: expected a mapping"),
     "no UTF-8": ("src: \xff\n", "configs/data/mine.yaml: cannot be read as YAML"),
     "word for a number": (

@@ -45,6 +45,13 @@ class TextLoader(get_yaml_loader()):  # type: ignore[misc]
         for first, forms in get_yaml_loader().yaml_implicit_resolvers.items()
     }
 
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases: with them a few hundred bytes can become gigabytes."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases are not accepted", problem_mark=mark)
+        return super().compose_node(parent, index)
+
 
 class DataSource(FileConfigSource):
     """A folder of YAML that Hydra reads as data."""
@@ -72,7 +79,7 @@ class DataSource(FileConfigSource):
                 f"{here}{line}: not YAML ({problem.problem}); indent with spaces, and quote text "
                 "that holds a brace, a bracket, a colon or a hash"
             ) from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as problem:
             raise DragomanError(f"{here}: cannot be read as YAML ({problem})") from None
         if not isinstance(data, dict):
             raise DragomanError(f"{here}: expected a mapping of keys to values")

@@ -18,9 +18,9 @@ import torch
 
 import tinyruns
 from dragoman import files
-from dragoman.cli import run_training
 from dragoman.decoding.translator import load_translator
 from dragoman.errors import DragomanError
+from dragoman.launch import run_training
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.runs import Run, read_state
 from dragoman.training import checkpoint as checkpoint_module

@@ -101,8 +101,8 @@ import os, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from dragoman.cli import run_training
 from dragoman.compose import compose_config
+from dragoman.launch import run_training
 from dragoman.training import trainer
 
 marks, configs, *words = sys.argv[1:]
