@@ -99,15 +99,20 @@ class Bench:
         return Path(shutil.copytree(self.home / "checkpoints" / name, self.folder / "copy" / name))
 
     def broken(self, file: str, change: Callable[[Path], object], *words: str) -> int:
-        """Break a file of a copied run's best checkpoint, and translate with it."""
+        """Break a file of a copied run's best checkpoint, and translate with it.
+
+        The checkpoint is one of those that have no digests yet, so that the file is looked into.
+        """
         run = self.copy()
+        entries(digests={})(Run(run).checkpoint() / STATE)
         change(Run(run).checkpoint() / file)
         return self.dragoman("translate", str(run), *words)
 
     def resumed(self, file: str, change: Callable[[Path], object], **changes: Any) -> int:
-        """Train a run, break a file of its last checkpoint, and train on."""
+        """Train a run, break a file of its last checkpoint (without digests), and train on."""
         assert self.train() == 0
         run = Run(self.folder / "checkpoints" / "run")
+        entries(digests={})(run.checkpoint("last") / STATE)
         change(run.checkpoint("last") / file)
         before = snapshot(run.folder)
         code = self.train(**{"train__max_steps": 4, **changes})
@@ -553,7 +558,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
         "this run was trained with other values (seed: saved 1, now 3; train.lr: saved 0.01, now "
         "0.5); restore them or choose another run_name",
     ),
-    "resuming on other text": (changed_text, "the training data have changed since this run began"),
+    "resuming on other text": (changed_text, "has changed since this run began; restore it"),
     "resuming truncated weights": (lambda b: b.resumed(MODEL, truncate), "not a readable"),
     "resuming a truncated optimiser": (
         lambda b: b.resumed("optimizer.safetensors", truncate),

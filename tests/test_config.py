@@ -55,6 +55,7 @@ FREE = {
     "train.dry_run",
     "log.every",
     "log.tensorboard",
+    "log.trackers",
     "log.samples",
     "log.figures",
     "log.graph",
