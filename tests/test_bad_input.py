@@ -99,13 +99,16 @@ class Bench:
         return Path(shutil.copytree(self.home / "checkpoints" / name, self.folder / "copy" / name))
 
     def broken(self, file: str, change: Callable[[Path], object], *words: str) -> int:
-        """Break a file of a copied run's best checkpoint, and translate with it."""
+        """Break a file of a copied run's best checkpoint, and translate with it.
+
+        The checkpoint is one of those that have no digests yet, so that the file is looked into.
+        """
         run = self.copy()
         change(undigested(Run(run).checkpoint()) / file)
         return self.dragoman("translate", str(run), *words)
 
     def resumed(self, file: str, change: Callable[[Path], object], **changes: Any) -> int:
-        """Train a run, break a file of its last checkpoint, and train on."""
+        """Train a run, break a file of its last checkpoint (without digests), and train on."""
         assert self.train() == 0
         run = Run(self.folder / "checkpoints" / "run")
         change(undigested(run.checkpoint("last")) / file)
