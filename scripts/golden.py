@@ -42,7 +42,7 @@ from dragoman.compose import compose_config
 from dragoman.config import Config
 from dragoman.data.captions import captions
 from dragoman.decoding.translator import load_translator
-from dragoman.errors import DragomanError, report
+from dragoman.errors import DragomanError
 from dragoman.runs import Run, run_name
 from dragoman.training.distributed import Ranks
 from dragoman.training.loop import train
@@ -421,7 +421,7 @@ def main(arguments: list[str] | None = None) -> int:
             return judge(there, record(options.only))
         text = json.dumps(record(options.only), indent=1, ensure_ascii=False) + "\n"
     except DragomanError as problem:
-        raise SystemExit(report(problem)) from None
+        sys.exit(f"error: {problem}")
     if options.output:
         options.output.write_text(text, encoding="utf-8")
     else:
