@@ -18,6 +18,7 @@ from dragoman import cli
 from dragoman.compose import compose_config
 from dragoman.config import MODELS
 from dragoman.data.batching import Batch, length_mask
+from dragoman.launch import run_training
 from dragoman.models import seq2seq
 from dragoman.runs import run_of
 
@@ -93,9 +94,9 @@ def test_a_model_of_ones_own_works_as_the_readme_says(
         words = tinyruns.overrides(tmp_path, {"model.name": "look"}, run_name=name)
         config, experiment = compose_config(configs, [*words, "log.figures=true"])
         assert config.model == LookConfig(width=12)
-        assert cli.run_training(config, experiment) == 0
+        assert run_training(config, experiment) == 0
         assert run_of(config, experiment).steps() == [5, 10]
-    assert cli.run_training(config, experiment) == 0
+    assert run_training(config, experiment) == 0
     assert "nothing to do: the run is complete at step 10" in capsys.readouterr().err
     for words in (["translate", "one"], ["translate", "one", "two", "decode.beam_size=3"]):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Ein hund.\nHund.\n")))

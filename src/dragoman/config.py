@@ -65,9 +65,9 @@ def size_key(default: int | None, meaning: str, high: int = 65_536) -> Any:
     return key(default, meaning, low=1, high=high)
 
 
-# Languages, splits and run names become parts of paths: nothing in them may lead elsewhere.
-# YAML reads an unquoted no as False.
-LANGUAGE = (r"(?!(True|False)$)\w[\w-]{0,31}", "a language code such as de; quote 'no' in YAML")
+# Languages, splits and run names become parts of paths: nothing in them may lead elsewhere. False
+# is what YAML makes of an unquoted no.
+LANGUAGE = (r"(?!(True|False)$)\w[\w-]{0,31}", "a language code such as de")
 SPLIT = (r"\w[\w.-]{0,99}", "the name of a split: letters, digits, '_', '-' and '.'")
 FOLDER = (r"[^./\x00-\x1f][^/\x00-\x1f]{0,199}", "a folder name of up to 200 characters, no '/'")
 DEVICE = (r"auto|cpu|cuda|cuda:\d{1,2}", "auto, cpu, cuda or cuda:<n>")
