@@ -421,7 +421,8 @@ def main(arguments: list[str] | None = None) -> int:
             return judge(there, record(options.only))
         text = json.dumps(record(options.only), indent=1, ensure_ascii=False) + "\n"
     except DragomanError as problem:
-        sys.exit(f"error: {problem}")
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
     if options.output:
         options.output.write_text(text, encoding="utf-8")
     else:
