@@ -6,8 +6,10 @@ import gzip
 import html
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import tinyruns
 import tinytokens
 from dragoman import __version__
 from dragoman.cli import main, parser
+from dragoman.commands import arrived
 from dragoman.config import TokenizerConfig
 from dragoman.data.captions import captions
 from dragoman.data.formats import read_lines
@@ -485,3 +488,93 @@ def test_paths_on_the_command_line_may_begin_at_home(monkeypatch: pytest.MonkeyP
         "/home/me/out",
         "/home/me/data",
     )
+
+
+def test_what_has_arrived_is_translated_before_the_end(home: Path) -> None:
+    """A coprocess waits for its answer before it says more."""
+    words = ["-m", "dragoman", "translate", "one"]
+    child = tinyruns.start(*words, cwd=home, stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    for line in sources(home)[:2]:
+        child.stdin.write(f"{line}\n")
+        child.stdin.flush()
+        assert child.stdout.readline().endswith("\n")
+    child.stdin.close()
+    assert child.wait(timeout=60) == 0
+    assert child.stdout.read() == ""
+
+
+def test_lines_come_as_they_arrive_and_many_at_a_time() -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as stream, open(writing, "wb", buffering=0) as out:
+        parts = arrived(stream)
+        out.write(b"one\ntwo\nthr")
+        assert next(parts) == [b"one\n", b"two\n"]
+        out.write(b"ee\n")
+        assert next(parts) == [b"three\n"]
+        out.write(b"no end")
+        out.close()
+        assert list(parts) == [[b"no end"]]
+    many = b"line\n" * 10_000
+    assert [len(part) for part in arrived(io.BytesIO(many[:-1]), most=1 << 20)] == [10_000]
+    assert sum(len(part) for part in arrived(io.BytesIO(many), most=100)) == 10_000
+
+
+def test_a_terminal_without_the_letters_gets_their_codes(home: Path, tmp_path: Path) -> None:
+    words = ["-m", "dragoman", "evaluate", "one", "--output", str(tmp_path), "--samples", "3"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=home,
+        env={**tinyruns.environment(), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"l\\xe4uft" in done.stdout
+
+
+@pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("can't allocate memory: 9 bytes")])
+def test_no_memory_is_one_line(
+    problem: Exception,
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr("dragoman.decoding.translator.search", fail)
+    typed("Ein hund läuft.\n", monkeypatch)
+    assert main(["translate", "one"]) == 2
+    assert capsys.readouterr().err.startswith("error: out of memory: lower decode.batch_size")
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_translated(
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("dragoman.decoding.translator.search", None)  # not reached
+    assert main(["evaluate", "one", "--output", str(tmp_path / "file" / "scores")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_words_that_are_no_runs_get_a_hint(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["translate", "one", "text/test.de"], "text/test.de: is a file, not a run; --input text/"),
+        (["translate", "one", "lr=0.1"], "lr: only decode.* keys can be changed here"),
+        (["evaluate", "oen"], "did you mean 'one'"),
+    ):
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_run_with_an_equals_sign_is_a_run(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(home / "checkpoints" / "one", tmp_path / "checkpoints" / "lr=0.1")
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "lr=0.1", "--root", str(home / "text")]) == 2
+    assert "lr=0.1/scores.val.json: no such file" in capsys.readouterr().err

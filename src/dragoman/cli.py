@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -126,6 +127,9 @@ def _drop_output() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``dragoman`` command; return the exit code."""
     warnings.showwarning = warn
+    for out in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its code
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(errors="backslashreplace")
     words = parser()
     try:
         argv = from_arguments(sys.argv[1:] if argv is None else argv)

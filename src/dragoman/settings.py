@@ -200,15 +200,28 @@ def check_device(device: str) -> None:
         raise DragomanError(f"device: {problem}")
 
 
+def check_search(decode: DecodeConfig) -> None:
+    """Check a section ``decode`` by itself.
+
+    Raises:
+        DragomanError: with all problems at once.
+    """
+    problems = [
+        f"{path}: {wrong}"
+        for path, item, v in walk(decode, "decode.")
+        if (wrong := _problem(item, v))
+    ]
+    if problems := problems or list(_search_problems(decode)):
+        raise DragomanError("; ".join(problems))
+
+
 def validate(config: Config, where: str = "") -> None:
     """Check ranges, choices and combinations.
 
     Raises:
         DragomanError: with all problems at once, behind the words ``where``.
     """
-    problems = [
-        f"{path}: {wrong}" for path, item, v in walk(config) if (wrong := _problem(item, v))
-    ]
+    problems = _value_problems(config)
     if not problems:  # combinations are only worth checking between values that are right
         problems += _corpora_problems(config.data)
         problems += _training_problems(config.data, config.train)

@@ -177,3 +177,8 @@ def test_minimum_bayes_risk_returns_what_the_samples_agree_on(nbest: int) -> Non
         assert [b.text for b in best] == [texts[place] for place in places[:nbest]]
         assert [b.score for b in best] == expected[:nbest].tolist()
         assert [b.log_prob for b in best] == [samples[p].log_prob for p in places[:nbest]]
+
+
+def test_a_search_that_there_is_not_is_refused_by_name() -> None:
+    with pytest.raises(DragomanError, match=r"decode\.method: 'beem' .* did you mean 'beam'"):
+        translator().translate_lines(LINES, tiny.decode(method="beem"))

@@ -91,7 +91,11 @@ class Translator:
         An empty line gives an empty translation without asking the model. A line longer than the
         training limit ``data.max_length`` is cut there, with one warning naming the line;
         ``first_line`` is the number of the first of ``lines``.
+
+        Raises:
+            DragomanError: if the search has a key out of range, or the weights are not numbers.
         """
+        settings.check_search(decode)
         rows = [self.encode_line(line) if line.strip() else [] for line in lines]
         limit = self.longest
         for number, row in enumerate(rows):
