@@ -206,13 +206,13 @@ def check_search(decode: DecodeConfig) -> None:
     Raises:
         DragomanError: with all problems at once.
     """
-    problems = [
-        f"{path}: {wrong}"
-        for path, item, v in walk(decode, "decode.")
-        if (wrong := _problem(item, v))
-    ]
-    if problems := problems or list(_search_problems(decode)):
+    if problems := _value_problems(decode, "decode.") or list(_search_problems(decode)):
         raise DragomanError("; ".join(problems))
+
+
+def _value_problems(section: Any, prefix: str = "") -> list[str]:
+    found = walk(section, prefix)
+    return [f"{path}: {wrong}" for path, item, v in found if (wrong := _problem(item, v))]
 
 
 def validate(config: Config, where: str = "") -> None:
