@@ -522,7 +522,7 @@ def test_lines_come_as_they_arrive_and_many_at_a_time() -> None:
 
 
 def test_a_terminal_without_the_letters_gets_their_codes(home: Path, tmp_path: Path) -> None:
-    words = ["-m", "dragoman", "evaluate", "one", "--output", str(tmp_path), "--samples", "3"]
+    words = ["-m", "dragoman", "evaluate", "one", "--output", str(tmp_path), "--samples", "8"]
     done = subprocess.run(
         [sys.executable, *words],
         cwd=home,

@@ -38,6 +38,8 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     search: dict[str, Any] = {}
     for word in words:
         path, equals, value = word.partition("=")
+        if os.path.isfile(word):
+            raise DragomanError(f"{word}: is a file, not a run; --input {word} translates it")
         if not equals or os.path.exists(word) or os.path.exists(Path("checkpoints", word)):
             names.append(word)
         elif not path.startswith("decode."):
