@@ -43,6 +43,8 @@ class State(NamedTuple):
 class LookSeq2Seq(nn.Module):
     """Looks at the source with the embedding of the token before."""
 
+    alignment_layer = "decoder.attention"
+
     def __init__(self, config: LookConfig, src_vocab: int, tgt_vocab: int) -> None:
         super().__init__()
         self.fast = True

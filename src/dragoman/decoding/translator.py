@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -20,6 +19,7 @@ from dragoman.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizers
 from dragoman.decoding.consensus import consensus
 from dragoman.decoding.forced import attention_weights, word_attention
 from dragoman.decoding.search import Hypothesis, search
+from dragoman.decoding.sizes import check_shapes
 from dragoman.errors import DragomanError
 from dragoman.models.seq2seq import Seq2Seq, build_model
 from dragoman.models.weights import load_weights, read_tensors
@@ -212,10 +212,7 @@ def load_model(
     if weights != "raw" and not path.exists():
         raise DragomanError(f"{checkpoint}: this checkpoint has no {weights} weights")
     tensors = read_tensors(path)
-    # The shapes first: a config from elsewhere may ask for more memory than there is. A model of
-    # one's own that cannot be built without memory is not checked.
-    with suppress(RuntimeError, TypeError), torch.device("meta"):
-        load_weights(build_model(config.model, *vocabularies), tensors, path)
+    check_shapes(config.model, vocabularies, tensors, path)
     model = build_model(config.model, *vocabularies, seed=0)
     load_weights(model, tensors, path)
     return model.eval()
