@@ -137,8 +137,12 @@ class Run:
         Raises:
             DragomanError: naming what there is, if there is no such checkpoint.
         """
-        if which in POINTERS and self.exported:
-            return self.folder
+        if self.exported:
+            if which in POINTERS:
+                return self.folder
+            raise DragomanError(
+                f"{self.folder}: there is no checkpoint '{which}', expected {one_of(POINTERS)}"
+            )
         name = self._named(which)
         if self._has(name):
             return self.folder / name

@@ -166,7 +166,7 @@ def test_an_exported_run_is_a_run(
     split = ["--split", "test", "--root", str(home / "text")]
     assert main(["evaluate", str(folder), *split]) == 0
     assert main(["report", str(folder), *split]) == 0
-    assert "has no log" in (folder / "report.test.html").read_text("utf-8")
+    assert "There is no log" in (folder / "report.test.html").read_text("utf-8")
     capsys.readouterr()
 
 
@@ -369,4 +369,4 @@ def test_a_format_is_a_function_and_a_line(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_command_offers_every_format() -> None:
     (commands,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     (option,) = (a for a in commands.choices["export"]._actions if a.dest == "format")
-    assert set(option.choices) == set(FORMATS)
+    assert all(name in option.help for name in FORMATS)
