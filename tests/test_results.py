@@ -31,6 +31,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.skipif(not (MULTI30K / "val.de.gz").exists(), reason="needs Multi30k")
+@pytest.mark.slow
 def test_the_page_is_what_its_evidence_gives(results: ModuleType) -> None:
     page = (tinyruns.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert page == results.page.page(results.read_rows(), MULTI30K)
@@ -40,6 +41,7 @@ def validated(config: Config) -> set[int]:
     return {*range(0, config.train.max_steps, config.train.validate_every), config.train.max_steps}
 
 
+@pytest.mark.slow
 def test_the_commands_on_the_page_are_those_of_the_runs(results: ModuleType) -> None:
     """Keys that change the weights are the same, and so are the steps that were validated."""
     checked = 0

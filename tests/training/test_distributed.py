@@ -166,6 +166,7 @@ def words_of(home: Path, name: str, steps: int = 400) -> list[str]:
     return tinyruns.overrides(home, tinyruns.RNN, **options)
 
 
+@pytest.mark.slow
 def test_two_ranks_stopped_while_saving_takes_long_and_resumed(pair_home: Path) -> None:
     """Rank 0 alone is told; torchrun would end it as soon as the other one had left."""
     name = "stopped"

@@ -172,6 +172,7 @@ def test_r_drop_is_nothing_without_dropout_and_something_with_it(
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_compiled_model_learns_the_same(
     backend: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
