@@ -146,7 +146,7 @@ class Run:
         name = self._named(which)
         if self._has(name):
             return self.folder / name
-        there = [pointer for pointer in POINTERS if self._has(self._named(pointer))]
+        there = [p for p in POINTERS if self.exported or self._has(self._named(p))]
         there += [f"step-{step}" for step in self.steps()]
         said = f" (the file '{which}' names {name!r})" if name != which else ""
         advice = f", expected {one_of(there)}" if there else " yet; train the run first"
