@@ -220,7 +220,7 @@ def test_nothing_is_skipped_in_vain():
 
 
 def test_the_set_up_commands_come_first():
-    assert commands(README)[:2] == ["make demo", "make test"]
+    assert commands(README)[1:3] == ["make demo", "make test"]  # a line that translates is first
 
 
 def check_results(clone: Path) -> None:
