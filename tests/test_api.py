@@ -83,7 +83,7 @@ def test_it_says_what_the_command_says(
     ("text", "search", "said"),
     [
         (7, {}, r"text: 7 is neither a string nor a list"),
-        (["a", 7], {}, r"line 2: int 7 is not a string"),
+        (["a", 7], {}, r"line 2: 7 is not a string"),
         ("M\udce4d", {}, r"text: is not valid UTF-8"),
         ("x", {"beam_sise": 2}, r"no key 'decode\.beam_sise'; did you mean 'beam_size'"),
         ("x", {"method": "beem"}, r"'beem' is not accepted, .*; did you mean 'beam'"),

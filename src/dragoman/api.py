@@ -17,7 +17,7 @@ from dragoman.data import memory
 from dragoman.data.sources import read_pairs
 from dragoman.decoding.translator import Translator as Engine
 from dragoman.decoding.translator import load_translator
-from dragoman.errors import DragomanError, nearest, one_of
+from dragoman.errors import DragomanError, check_text, nearest, one_of
 from dragoman.evaluation.evaluate import Evaluation, write_evaluation
 from dragoman.evaluation.evaluate import evaluate as evaluate_lines
 from dragoman.evaluation.scores import Evaluated, read_evaluated, read_scores, search_words
@@ -65,17 +65,6 @@ def searching(config: Config, search: Mapping[str, Any]) -> DecodeConfig:
     return decode
 
 
-def _line(text: object, where: str) -> str:
-    """Return a line to translate; refuse what is not text."""
-    if not isinstance(text, str):
-        raise DragomanError(f"{where}: {type(text).__name__} {text!r:.40} is not a string")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DragomanError(f"{where}: is not valid UTF-8; expected text") from None
-    return text
-
-
 @dataclass
 class Translator(Engine):
     """One run, or several as an ensemble, ready to translate; ``load`` returns it.
@@ -113,9 +102,11 @@ class Translator(Engine):
         """
         decode = searching(self.config, search)
         if one := isinstance(text, str):
-            lines = [_line(text, "text")]
+            lines = [check_text(text, "text")]
         elif isinstance(text, Iterable):
-            lines = [_line(line, f"line {number}") for number, line in enumerate(text, start=1)]
+            lines = [check_text(line, f"line {n}") for n, line in enumerate(text, start=1)]
+                check_text(line, f"line {number}") for number, line in enumerate(text, start=1)
+            ]
         else:
             raise DragomanError(f"text: {text!r:.40} is neither a string nor a list of them")
         found = self.translate_lines(lines, decode, progress=progress)
@@ -137,12 +128,12 @@ class Translator(Engine):
         """
         from dragoman.reporting.attention import attention_of
 
-        source = _line(source, "source")
+        source = check_text(source, "source")
         if not source.strip():
             raise DragomanError("source: is empty")
         if target is None:
             target = self.translate(source, **{**search, "nbest": 1})
-        return attention_of(self, source, _line(target, "target"))
+        return attention_of(self, source, check_text(target, "target"))
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -375,7 +366,7 @@ def evaluate(
         Scores by metric: ``evaluate(...).bleu.score``, ``.bleu.signature``, ``.bleu.interval``.
     """
     src, tgt = (
-        [_line(line, f"{name}: line {number}") for number, line in enumerate(lines, start=1)]
+        [check_text(line, f"{name}: line {number}") for number, line in enumerate(lines, start=1)]
         for name, lines in (("sources", sources), ("references", references))
     )
     return evaluate_lines(translator, src, tgt, searching(translator.config, search))

@@ -74,6 +74,21 @@ def say(text: str) -> None:
         print(visible(text), file=sys.stderr, flush=True)
 
 
+def check_text(text: object, where: str) -> str:
+    """Return a string that came from a program; refuse what is not text.
+
+    Raises:
+        DragomanError: naming ``where`` it stands.
+    """
+    if not isinstance(text, str):
+        raise DragomanError(f"{where}: {text!r:.40} is not a string")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DragomanError(f"{where}: is not valid UTF-8; expected text") from None
+    return text
+
+
 def check_known(word: str, accepted: Sequence[str], lacking: str) -> None:
     """Refuse a word that is not among the accepted ones.
 

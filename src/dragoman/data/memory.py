@@ -15,7 +15,7 @@ from typing import Any
 
 from dragoman.config import CorpusConfig, DataConfig
 from dragoman.data.formats import Pair, read_jsonl
-from dragoman.errors import DragomanError, one_of
+from dragoman.errors import DragomanError, check_text, one_of
 from dragoman.files import check_file_part, write_atomic
 
 TRAIN = "train"
@@ -63,14 +63,7 @@ def _pair(row: Any, src: str, tgt: str, where: str) -> Pair:
     sides = tuple(row)
     if len(sides) != 2:
         raise DragomanError(f"{where}: has {len(sides)} parts, {expected}")
-    for side in sides:
-        if not isinstance(side, str):
-            raise DragomanError(f"{where}: {side!r:.40} is not a string, {expected}")
-        try:
-            side.encode("utf-8")
-        except UnicodeEncodeError:
-            raise DragomanError(f"{where}: is not valid UTF-8; expected text") from None
-    return sides[0], sides[1]
+    return check_text(sides[0], where), check_text(sides[1], where)
 
 
 def digest(pairs: Mapping[str, list[Pair]]) -> str:
