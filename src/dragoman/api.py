@@ -105,8 +105,6 @@ class Translator(Engine):
             lines = [check_text(text, "text")]
         elif isinstance(text, Iterable):
             lines = [check_text(line, f"line {n}") for n, line in enumerate(text, start=1)]
-                check_text(line, f"line {number}") for number, line in enumerate(text, start=1)
-            ]
         else:
             raise DragomanError(f"text: {text!r:.40} is neither a string nor a list of them")
         found = self.translate_lines(lines, decode, progress=progress)
