@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 
 import tiny
 from dragoman import config, plugins
@@ -38,6 +39,7 @@ def fresh_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     plugins._loaded.update(loaded)
     for name in set(config.MODELS) - models:
         del config.MODELS[name]
+        ConfigStore.instance().repo["model"].pop(f"{name}.yaml")
 
 
 @pytest.fixture

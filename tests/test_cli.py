@@ -574,7 +574,8 @@ def test_words_that_are_no_runs_get_a_hint(home: Path, capsys: pytest.CaptureFix
 def test_a_run_with_an_equals_sign_is_a_run(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(home / "checkpoints" / "one", tmp_path / "checkpoints" / "lr=0.1")
+    run = shutil.copytree(home / "checkpoints" / "one", tmp_path / "checkpoints" / "lr=0.1")
+    (run / "scores.val.json").unlink(missing_ok=True)
     monkeypatch.chdir(tmp_path)
     assert main(["report", "lr=0.1", "--root", str(home / "text")]) == 2
     assert "lr=0.1/scores.val.json: no such file" in capsys.readouterr().err
