@@ -71,7 +71,7 @@ def test_it_works_with_the_base_dependencies_alone(built: Path, tmp_path: Path) 
     words = ["+experiment=demo", "train.max_steps=30", "run_name=demo"]
     ran(dragoman, "train", *words, cwd=home)
     assert "bleu" in ran(python, "-m", "dragoman", "evaluate", "demo", "--split", "test", cwd=home)
-    assert ran(dragoman, "translate", "demo", cwd=home, typed="Ein Hund schläft.\n").strip()
+    assert ran(dragoman, "translate", "demo", cwd=home, typed="Ein Hund.\n").count("\n") == 1
     # The README's lines of Python, with the model and a data set of one's own beside.
     shutil.copytree(
         ROOT / "docs" / "results" / "models" / "de-en", home / "docs/results/models/de-en"
