@@ -252,8 +252,10 @@ class Translator(Engine):
         counts = mine.scores["counts"]  # attention is drawn with the weights that were scored
         checkpoint = "best" if run.exported else counts["checkpoint"][0]
         weights = None if counts["weights"] == "as validated" else counts["weights"]
-        scored = load_translator([run], checkpoint, weights, str(self.device))
-        scored.config = self.config
+        scored: Engine = self
+        if (run.checkpoint(self.checkpoint), self.weights) != (run.checkpoint(checkpoint), weights):
+            scored = load_translator([run], checkpoint, weights, str(self.device))
+            scored.config = self.config
         other = None
         if compare is not None:
             rival = self.rival(compare, split, len(references))

@@ -31,6 +31,7 @@ from dragoman.errors import DragomanError
 FORMAT = 1  # of everything in the cache; raise it when a file or a rule changes
 _CHUNK = 1 << 20  # numbers held in memory before they go to the file
 SIDES = ("src", "tgt")
+TOKEN_PACKAGES = ("sentencepiece", "spacy", "torchtext")
 
 Pairs = Callable[[], Iterable[tuple[str, str]]]
 
@@ -185,10 +186,10 @@ def _smallest(numbers: IntArray) -> NDArray[Any]:
     return numbers.astype(np.uint32) if fits else numbers
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of the libraries that tokens depend on."""
+def package_versions(names: Iterable[str] = TOKEN_PACKAGES) -> dict[str, str]:
+    """Return the versions of packages that are installed, by default those tokens depend on."""
     found = {}
-    for name in ("sentencepiece", "spacy", "torchtext"):
+    for name in names:
         with contextlib.suppress(PackageNotFoundError):  # where only the others are needed
             found[name] = version(name)
     return found

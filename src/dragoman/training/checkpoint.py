@@ -18,7 +18,6 @@ import json
 import platform
 import subprocess
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from torch import nn
 
 from dragoman import settings
 from dragoman.config import Config
+from dragoman.data.store import package_versions
 from dragoman.data.tokenizers import Tokenizer
 from dragoman.errors import DragomanError
 from dragoman.files import whole_folder, write_atomic
@@ -68,13 +68,7 @@ class TrainState:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("dragoman", *PACKAGES):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **package_versions(("dragoman", *PACKAGES))}
 
 
 @functools.cache
