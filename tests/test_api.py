@@ -18,6 +18,7 @@ import tinyruns
 from dragoman.cli import main
 from dragoman.data.formats import read_lines
 from dragoman.errors import DragomanError
+from dragoman.reporting.attention import attention_of
 from dragoman.runs import Run
 
 ROWS = [
@@ -127,6 +128,20 @@ def test_attention_is_labelled_matrices_and_a_picture(
         found.plot(layer="encoder.9.self")
     with pytest.raises(DragomanError, match="source: is empty"):
         dragoman.load(name).attention("  ")
+
+
+@pytest.mark.parametrize("name", ["one", "words"])
+def test_attention_is_the_same_beside_longer_sentences(
+    home: Path, name: str, lines: list[str]
+) -> None:
+    translator = dragoman.load(name)
+    pairs = list(zip(lines, translator.translate(lines), strict=True))
+    assert len({len(translator.encode_line(line)) for line in lines}) > 1
+    for together, (source, target) in zip(attention_of(translator, pairs), pairs, strict=True):
+        alone = translator.attention(source, target)
+        assert (together.src_tokens, together.tgt_tokens) == (alone.src_tokens, alone.tgt_tokens)
+        for layer, matrix in alone.items():
+            np.testing.assert_allclose(together[layer], matrix, atol=1e-5)
 
 
 def test_evaluate_gives_the_scores_of_the_command(home: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class Translator(Engine):
             raise DragomanError("source: is empty")
         if target is None:
             target = self.translate(source, **{**search, "nbest": 1})
-        return attention_of(self, source, check_text(target, "target"))
+        return next(attention_of(self, [(source, check_text(target, "target"))]))
 
     @property
     def origin(self) -> dict[str, Any]:

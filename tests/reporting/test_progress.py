@@ -5,7 +5,9 @@ import io
 import os
 import pty
 import struct
+import sys
 import termios
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,6 +99,25 @@ def test_a_terminal_gets_a_bar_with_figures_and_whole_messages():
         assert part in last
     assert "step 150" not in out
     assert out.endswith("\n")
+
+
+def test_a_notebook_gets_a_bar(monkeypatch):
+    shell = SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    stream = io.StringIO()
+    with Progress(2, every=1, stream=stream) as progress:
+        progress.update(2, loss=2.0)
+    assert "100%|" in stream.getvalue()
+    assert "step 2/2" not in stream.getvalue()
+
+
+def test_a_shell_of_ipython_is_no_notebook(monkeypatch):
+    for shell in (None, SimpleNamespace(config={})):
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda s=shell: s))
+        stream = io.StringIO()
+        with Progress(2, every=1, stream=stream) as progress:
+            progress.update(2, loss=2.0)
+        assert "step 2/2" in stream.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ def page_of(
     translator: Any = SimpleNamespace(
         config=config(folder, "train"), src_tokenizer=tokenizer, tgt_tokenizer=tokenizer
     )
-    monkeypatch.setattr(report, "attention_of", lambda *_: SimpleNamespace(aligning=None))
+    nothing = SimpleNamespace(aligning=None)
+    monkeypatch.setattr(report, "attention_of", lambda _, pairs: [nothing for _ in pairs])
     monkeypatch.setattr(report, "compare", lambda *_: [])  # the slow part
     scores = {
         "bleu": {"score": 9.0, "interval": [8.0, 10.0], "signature": texts[0]},

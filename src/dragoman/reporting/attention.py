@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -25,6 +26,7 @@ from dragoman.reporting.heatmap import attention_figure, attention_grid, figure_
 Matrix = NDArray[Any]
 # Marks that tokenizers print and that stand for no character of the text.
 MARKS = ("▁", "￭")
+TOGETHER = 64  # sentences looked at in one pass
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -101,24 +103,24 @@ class Attention(Mapping[str, Matrix]):
         return None if self.aligning is None else figure_png(self.plot(), 110)
 
 
-def attention_of(translator: Translator, source: str, target: str) -> Attention:
-    """Return all attention between a source and its translation.
+def attention_of(translator: Translator, pairs: Iterable[tuple[str, str]]) -> Iterator[Attention]:
+    """Yield all attention between each source and its translation.
 
     Both are cut where translating cuts: at ``data.max_length``.
     """
-    longest = translator.longest
-    src = [*translator.encode_line(source)[:longest], EOS]
-    tgt = [*translator.tgt_tokenizer.encode(target)[:longest], EOS]
-    model = translator.models[0]
-    weights = attention_weights(model, translator.batch([src], [tgt]))
-    return Attention(
-        source,
-        target,
-        translator.src_tokenizer.tokens(src),
-        translator.tgt_tokenizer.tokens(tgt),
-        {name: matrix[0].float().cpu().numpy() for name, matrix in weights.items()},
-        model.alignment_layer,
-    )
+    longest, model, pairs = translator.longest, translator.models[0], iter(pairs)
+    while texts := list(islice(pairs, TOGETHER)):
+        src = [[*translator.encode_line(source)[:longest], EOS] for source, _ in texts]
+        tgt = [[*translator.tgt_tokenizer.encode(target)[:longest], EOS] for _, target in texts]
+        weights = attention_weights(model, translator.batch(src, tgt))
+        grids = {name: grid.float().cpu().numpy() for name, grid in weights.items()}
+        for number, (text, row, column) in enumerate(zip(texts, src, tgt, strict=True)):
+            tokens = translator.src_tokenizer.tokens(row), translator.tgt_tokenizer.tokens(column)
+            found = Attention(*text, *tokens, {}, model.alignment_layer)
+            for name, grid in grids.items():
+                down, across = found.labels(name)
+                found.matrices[name] = grid[number, :, : len(down), : len(across)]
+            yield found
 
 
 def words_of_tokens(tokens: Sequence[str], words: Sequence[str]) -> list[int]:
@@ -160,20 +162,18 @@ def caption_alignment(translator: Translator, split: str) -> AlignmentErrorRate:
         raise DragomanError(
             f"--aer: gold alignments are known for data=captions only, not for {data.name}"
         )
-    total = AlignmentErrorRate()
+    total, german = AlignmentErrorRate(), data.src == "de"
     tokenizers = translator.src_tokenizer, translator.tgt_tokenizer
-    for entry in captions(split):
-        texts, words = [entry.de, entry.en], [entry.de_words, entry.en_words]
-        gold = set(entry.alignment)
-        if data.src != "de":
-            texts, words, gold = texts[::-1], words[::-1], {(e, d) for d, e in gold}
-        attention = attention_of(translator, *texts)
-        if attention.aligning is None:
+    entries = list(captions(split))
+    pairs = ((entry.de, entry.en) if german else (entry.en, entry.de) for entry in entries)
+    for entry, found in zip(entries, attention_of(translator, pairs), strict=True):
+        if found.aligning is None:
             raise DragomanError("this model has no attention to align with (model.attention=none)")
-        sides = zip(
-            tokenizers, (attention.src_tokens, attention.tgt_tokens), texts, words, strict=True
-        )
-        owners = [words_of_tokens(spelling(t, tokens, text), w) for t, tokens, text, w in sides]
-        matrix = attention[attention.aligning].mean(0)
+        words = (entry.de_words, entry.en_words) if german else (entry.en_words, entry.de_words)
+        gold = set(entry.alignment) if german else {(e, d) for d, e in entry.alignment}
+        tokens, texts = (found.src_tokens, found.tgt_tokens), (found.source, found.target)
+        sides = zip(tokenizers, tokens, texts, words, strict=True)
+        owners = [words_of_tokens(spelling(t, own, text), w) for t, own, text, w in sides]
+        matrix = found[found.aligning].mean(0)
         total += alignment_error_rate(hard_alignment(merge_to_words(matrix, *owners)), gold)
     return total

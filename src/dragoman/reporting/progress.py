@@ -1,15 +1,18 @@
-"""What long work says while it runs: a bar on a terminal, plain lines in a log."""
+"""What long work says while it runs: a bar on a terminal or in a notebook, else plain lines."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
-from tqdm import tqdm
+with warnings.catch_warnings():  # a notebook without widgets gets a bar of text
+    warnings.simplefilter("ignore")
+    from tqdm.auto import tqdm
 
 # How each figure is written; others read "name value". Kept in this order.
 FIGURES: dict[str, Callable[[float], str]] = {
@@ -32,7 +35,10 @@ def clock_time(seconds: float) -> str:
 
 
 def _has_room(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that has room for a bar: some report no rows or columns."""
+    """Whether a bar can be shown: in a notebook, or on a terminal that has rows and columns."""
+    with suppress(KeyError, AttributeError):  # no IPython, or one that has not begun
+        if "IPKernelApp" in sys.modules["IPython"].get_ipython().config:
+            return True
     if not stream.isatty():
         return False
     with suppress(OSError):
@@ -43,7 +49,8 @@ def _has_room(stream: TextIO) -> bool:
 class Progress:
     """Progress of ``total`` steps, of which ``start`` were done before (a resumed run).
 
-    On a terminal this is a tqdm bar; elsewhere one line every ``every`` steps and at the end::
+    On a terminal and in a notebook this is a tqdm bar; elsewhere one line every ``every`` steps
+    and at the end::
 
         step 1200/4000  loss 2.345  ppl 10.4  lr 1.2e-03  5,321 tok/s  ETA 12:34
 

@@ -59,8 +59,9 @@ def _curves(log: Path) -> str | None:
 
 def _attention(translator: Translator, sentences: Sequence[Sentence]) -> dict[int, str]:
     """Draw what the model looks at for some sentences, by number; nothing without attention."""
-    found = {s.number: attention_of(translator, s.source, s.hypothesis) for s in sentences}
-    return {n: _picture(a.plot(title=f"no. {n}")) for n, a in found.items() if a.aligning}
+    found = attention_of(translator, ((s.source, s.hypothesis) for s in sentences))
+    drawn = {s.number: a for s, a in zip(sentences, found, strict=True) if a.aligning}
+    return {number: _picture(a.plot(title=f"no. {number}")) for number, a in drawn.items()}
 
 
 def _unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> float:

@@ -162,7 +162,7 @@ class Validator:
         if log.figures:
             from dragoman.reporting.attention import attention_of  # brings matplotlib
 
-            attention = attention_of(self.translator, lines[0], texts[0])
+            attention = next(attention_of(self.translator, [(lines[0], texts[0])]))
             if attention.aligning is not None:
                 figure = attention.plot(title=f"attention at step {step}")
                 trackers.tell("figure", step, "attention", figure)
