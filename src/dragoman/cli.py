@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from dragoman import __version__, commands
-from dragoman.errors import DragomanError, out_of_memory, report, say, warn
+from dragoman.errors import DragomanError, memory_needed, report, say, warn
 from dragoman.plugins import from_arguments
 
 
@@ -40,8 +40,7 @@ def _path(text: str) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return the command line of ``dragoman``."""
     main = _Parser(
-        prog="dragoman",
-        description="Train, score, use and look into translation models.",
+        prog="dragoman", description="Train, score, use and look into translation models."
     )
     main.add_argument("--version", action="version", version=f"dragoman {__version__}")
     main.add_argument("--plugin", action="append", metavar="MODULE",
@@ -148,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest:
         arguments.words += rest  # overrides may follow the options
     try:
-        arguments.function(arguments)
+        with memory_needed(lambda: "out of memory: lower decode.batch_size or use more memory"):
+            arguments.function(arguments)
     except DragomanError as problem:
         return report(problem)
     except BrokenPipeError:  # the reader has gone, as in `dragoman translate RUN | head`
@@ -157,12 +157,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as problem:  # a full disk behind standard output, say
         _drop_output()
         return report(DragomanError(f"{problem.filename or 'output'}: {problem.strerror}"))
-    except (MemoryError, RuntimeError) as problem:
-        if not out_of_memory(problem):
-            raise
-        return report(
-            DragomanError("out of memory: lower decode.batch_size or use a machine with more")
-        )
     except KeyboardInterrupt:
         say("interrupted")
         return 128 + signal.SIGINT

@@ -175,8 +175,6 @@ def _parts(arguments: argparse.Namespace, files: ExitStack) -> Iterator[list[str
 
 def translate(arguments: argparse.Namespace) -> None:
     """Translate standard input or a file, line by line."""
-    from dragoman.decoding.translator import stream
-
     translator = _load(arguments)
     decode = translator.config.decode
     with ExitStack() as files:
@@ -191,12 +189,15 @@ def translate(arguments: argparse.Namespace) -> None:
                 raise DragomanError(f"{path}: cannot be written ({problem.strerror})") from None
         elif isinstance(out, io.TextIOWrapper):
             out.reconfigure(encoding="utf-8")
-        whole = parts if first is None else chain([first], parts)
-        for number, found in enumerate(stream(translator, whole, decode), start=1):
-            for best in found:
-                several = (str(number), f"{best.score:.6f}") if decode.nbest > 1 else ()
-                print(*several, best.text, sep="\t", file=out)
+        start = 1
+        for part in parts if first is None else chain([first], parts):
+            rows = translator.translate_lines(part, decode, start)
+            for number, found in enumerate(rows, start):
+                for best in found:
+                    several = (str(number), f"{best.score:.6f}") if decode.nbest > 1 else ()
+                    print(*several, best.text, sep="\t", file=out)
             out.flush()
+            start += len(part)
 
 
 def backtranslate(arguments: argparse.Namespace) -> None:

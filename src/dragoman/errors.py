@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 # Control characters, whatever breaks a line or turns its direction, and halves of characters.
@@ -33,13 +33,20 @@ def warn(message: Any, *_: Any, **__: Any) -> None:
     say(f"warning: {message}")
 
 
-def out_of_memory(problem: BaseException) -> bool:
-    """Whether an exception says that there is no memory left, on a GPU or anywhere."""
-    said = str(problem)
-    return isinstance(problem, MemoryError) or any(
-        words in said
-        for words in ("can't allocate memory", "out of memory")  # PyTorch's
-    )
+@contextmanager
+def memory_needed(advice: Callable[[], str]) -> Iterator[None]:
+    """Give advice where there is no memory left, on a GPU or anywhere.
+
+    Raises:
+        DragomanError: in the words of ``advice``, in place of what Python or PyTorch raised.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as problem:
+        words = ("can't allocate memory", "out of memory")  # PyTorch's
+        if isinstance(problem, MemoryError) or any(said in str(problem) for said in words):
+            raise DragomanError(advice()) from None
+        raise
 
 
 def nearest(wrong: str, accepted: Iterable[str], cutoff: float = 0.5) -> str:

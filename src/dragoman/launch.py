@@ -58,9 +58,7 @@ def _refuse(message: str) -> NoReturn:
     raise DragomanError(f"{message}; see --hydra-help")
 
 
-def read_command_line(
-    argv: Sequence[str],
-) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+def read_command_line(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     """Read a command line and compose every job of it, to see that it is right.
 
     Raises:

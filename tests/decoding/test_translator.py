@@ -16,7 +16,7 @@ from dragoman.config import Config, CorpusConfig, DataConfig
 from dragoman.data.tokenizers import EOS, SPECIALS, UNK, Cutter, Tokenizer
 from dragoman.decoding.consensus import consensus
 from dragoman.decoding.search import search
-from dragoman.decoding.translator import Translator, choose_device, stream
+from dragoman.decoding.translator import Translator, choose_device
 from dragoman.errors import DragomanError
 
 
@@ -108,8 +108,6 @@ def test_samples_follow_from_the_line_number_not_the_batch() -> None:
         for number, line in enumerate(LINES, 1)
     ]
     assert [row[0].text for row in whole] == [row[0].text for row in parts]
-    flowing = list(stream(translator(), [LINES[:2], LINES[2:]], config))
-    assert [row[0].text for row in flowing] == [row[0].text for row in whole]
 
 
 def test_progress_counts_every_line_that_is_searched() -> None:

@@ -12,13 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dragoman.data.batching import (
-    Batch,
-    Bucket,
-    decoder_inputs,
-    length_mask,
-    real_places,
-)
+from dragoman.data.batching import Batch, Bucket, decoder_inputs, length_mask, real_places
 from dragoman.data.dataset import TrainingSet
 from dragoman.data.ragged import IntArray, chunks, stack, starts_of
 from dragoman.data.tokenizers import PAD

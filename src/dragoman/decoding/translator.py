@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -182,16 +182,6 @@ class Translator:
     def batch(self, src: list[list[int]], tgt: list[list[int]]) -> Batch:
         """Return a batch of rows that end in EOS, on the translator's device."""
         return collate(ragged(src), ragged(tgt)).to(self.device)
-
-
-def stream(
-    translator: Translator, parts: Iterable[Sequence[str]], decode: DecodeConfig
-) -> Iterator[list[Translation]]:
-    """Translate any number of lines in order, a part of them at a time."""
-    done = 0
-    for part in parts:
-        yield from translator.translate_lines(part, decode, first_line=done + 1)
-        done += len(part)
 
 
 def same_tokens(mine: Tokenizer, theirs: Tokenizer) -> bool:

@@ -43,10 +43,7 @@ def resampled_means(
 
 
 def paired_bootstrap_of_means(
-    a: Sequence[MetricResult],
-    b: Sequence[MetricResult],
-    samples: int = SAMPLES,
-    seed: int = SEED,
+    a: Sequence[MetricResult], b: Sequence[MetricResult], samples: int = SAMPLES, seed: int = SEED
 ) -> float:
     """Return the p-value of paired bootstrap resampling of two means over runs.
 

@@ -30,13 +30,7 @@ from dragoman.data.store import package_versions
 from dragoman.data.tokenizers import Tokenizer
 from dragoman.errors import DragomanError
 from dragoman.files import whole_folder, write_atomic
-from dragoman.models.weights import (
-    Tensors,
-    load_weights,
-    read_tensors,
-    weights_of,
-    write_tensors,
-)
+from dragoman.models.weights import Tensors, load_weights, read_tensors, weights_of, write_tensors
 from dragoman.runs import FORMAT_VERSION, Run, digests, read_state
 from dragoman.training.optimisation import MovingAverage, load_optimizer, optimizer_tensors
 from dragoman.training.schedules import Plateau
@@ -127,10 +121,7 @@ def save_checkpoint(
 
 
 def restore(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    moving: MovingAverage | None,
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, moving: MovingAverage | None
 ) -> TrainState:
     """Put a checkpoint's weights and optimiser back; return where the run stands.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from dragoman import settings
 from dragoman.config import Config, TrainConfig
 from dragoman.data.batching import Bucket
-from dragoman.errors import DragomanError, out_of_memory, say
+from dragoman.errors import memory_needed, say
 from dragoman.reporting.board import profiler
 from dragoman.reporting.progress import Progress
 from dragoman.runs import Run
@@ -99,9 +99,8 @@ class Window:
         tokens = sum(bucket.tgt_tokens for bucket in self.buckets)
         real = sum(bucket.real_tokens for bucket in self.buckets)
         padded = sum(bucket.padded_tokens for bucket in self.buckets)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-        if sys.platform == "darwin":
-            memory /= 1024
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         if trainer.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(trainer.device) / 2**20
         return {
@@ -127,7 +126,7 @@ def train(config: Config, run: Run) -> None:
     """
     ranks, threads = distributed.launch(config.device), torch.get_num_threads()
     try:
-        with ExitStack() as held:
+        with memory_needed(lambda: _less(run)), ExitStack() as held:
             if ranks.main:
                 run.create()
                 held.enter_context(run.lock())
@@ -136,18 +135,17 @@ def train(config: Config, run: Run) -> None:
             trainer = Trainer(config, run, ranks)
             held.enter_context(closing(trainer.trackers))
             _train(trainer)
-    except (MemoryError, RuntimeError) as problem:
-        if not out_of_memory(problem):
-            raise
-        saved = "the same command goes on from the last checkpoint where there is more"
-        raise DragomanError(
-            f"{run.folder}: out of memory; {saved if run.has_checkpoint() else 'nothing is saved'}"
-            ", and another run takes less with a lower train.batch_size and a higher "
-            "train.accumulate"
-        ) from None
     finally:
         torch.set_num_threads(threads)  # whoever trains next, or goes on, has their own
         distributed.leave()
+
+
+def _less(run: Run) -> str:
+    """Return what to do about a run that needs more memory than there is."""
+    saved = "the same command goes on from the last checkpoint where there is more"
+    said = saved if run.has_checkpoint() else "nothing is saved"
+    less = "another run takes less with a lower train.batch_size and a higher train.accumulate"
+    return f"{run.folder}: out of memory; {said}, and {less}"
 
 
 def _train(trainer: Trainer) -> None:

@@ -27,18 +27,6 @@ def _adams(c: TrainConfig) -> dict[str, Any]:
     return {"lr": c.lr, "betas": (c.beta1, c.beta2), "eps": c.eps, "fused": True}
 
 
-def _adam(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.Adam(_groups(model, config), **_adams(config))
-
-
-def _adamw(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(_groups(model, config), **_adams(config))
-
-
-def _sgd(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.SGD(_groups(model, config), lr=config.lr, momentum=config.momentum)
-
-
 # Layers whose matrices map states to states.
 LAYERS = (nn.Linear, nn.RNNBase, nn.RNNCellBase)
 # The quintic of Jordan et al. 2024: five rounds bring a singular value of 0.001 near 1.
@@ -128,10 +116,10 @@ def _muon(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, TrainConfig], torch.optim.Optimizer]] = {
-    "adam": _adam,
-    "adamw": _adamw,
+    "adam": lambda model, c: torch.optim.Adam(_groups(model, c), **_adams(c)),
+    "adamw": lambda model, c: torch.optim.AdamW(_groups(model, c), **_adams(c)),
     "muon": _muon,
-    "sgd": _sgd,
+    "sgd": lambda model, c: torch.optim.SGD(_groups(model, c), lr=c.lr, momentum=c.momentum),
 }
 
 

@@ -33,11 +33,6 @@ def linear(config: TrainConfig, step: int) -> float:
     return floor + (1 - floor) * (1 - _done(config, step))
 
 
-def constant(config: TrainConfig, step: int) -> float:
-    """Always lr; also the base of the plateau schedule."""
-    return 1.0
-
-
 def _done(config: TrainConfig, step: int) -> float:
     """Return the share of the decay that lies behind, 0 to 1."""
     length = max(config.schedule_steps - config.warmup_steps, 1)
@@ -48,8 +43,8 @@ SCHEDULES: dict[str, Callable[[TrainConfig, int], float]] = {
     "inverse_sqrt": inverse_sqrt,
     "cosine": cosine,
     "linear": linear,
-    "constant": constant,
-    "plateau": constant,
+    "constant": lambda config, step: 1.0,
+    "plateau": lambda config, step: 1.0,  # until ``Plateau`` cuts it
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from dragoman.data.resident import MOST_TOKENS, ResidentRows
 from dragoman.data.sources import check_texts, corpus_fingerprint
 from dragoman.data.tokenizers import load_tokenizers
 from dragoman.decoding.translator import choose_device, load_translator, same_tokens
-from dragoman.errors import DragomanError, out_of_memory, visible
+from dragoman.errors import DragomanError, memory_needed, visible
 from dragoman.models.seq2seq import Seq2Seq, build_model
 from dragoman.models.weights import Tensors, load_weights, weights_of
 from dragoman.reporting.trackers import Trackers
@@ -103,12 +103,11 @@ class Trainer:
 
     def _note_hardware(self) -> None:
         """Remember on what the run is trained from here on."""
+        kept: list[Any] = self.state.threads
+        now: Any = torch.get_num_threads()
         if self.device.type == "cuda":
-            name = torch.cuda.get_device_name(self.device)
-            self.state.gpus += [name] if self.state.gpus[-1:] != [name] else []
-        else:
-            threads = torch.get_num_threads()
-            self.state.threads += [threads] if self.state.threads[-1:] != [threads] else []
+            kept, now = self.state.gpus, torch.cuda.get_device_name(self.device)
+        kept += [now] if kept[-1:] != [now] else []
 
     def _begin_with(self, other: Run) -> str:
         """Take over the weights of another run, those that validation scored; say which."""
@@ -151,6 +150,7 @@ class Trainer:
         """Do one update with the batches of the whole step, this rank's share of them."""
         train, number = self.config.train, self.state.step + 1
         total = sum(bucket.tgt_tokens for bucket in buckets)
+        tokens = total / (1 - train.risk) if train.risk < 1 else math.inf  # the loss is divided by
         sums = torch.zeros(4, device=self.device)  # loss, its cross-entropy, right words, risk
         if not self.module.training:  # to look takes less time than to tell every layer again
             self.module.train()
@@ -162,12 +162,7 @@ class Trainer:
                 states = self.forward(batch, forcing)
             with record_function("loss"), self.autocast():
                 loss, gradient = loss_and_gradient(
-                    self.model,
-                    states,
-                    batch.targets_N,
-                    train.label_smoothing,
-                    divisor=total / (1 - train.risk) if train.risk < 1 else math.inf,
-                    r_drop=train.r_drop,
+                    self.model, states, batch.targets_N, train.label_smoothing, tokens, train.r_drop
                 )
             with record_function("backward"):
                 states.backward(gradient)
@@ -275,8 +270,13 @@ class Trainer:
         """Run the largest batch forward and back, so that too little memory shows at once."""
         largest = self.order.largest()
         batch = self.fetch(largest)
+        advice = (
+            f"train.batch_size: the largest batch ({tuple(batch.src_BS.shape)} source, "
+            f"{tuple(batch.tgt_in_BT.shape)} target tokens) does not fit into memory; lower it "
+            "and raise train.accumulate"
+        )
         torch.manual_seed(0)
-        try:
+        with memory_needed(lambda: advice):
             with self.autocast():
                 states = self.forward(batch)
                 _, gradient = loss_and_gradient(
@@ -285,14 +285,6 @@ class Trainer:
             states.backward(gradient)
             if self.config.train.risk:
                 self.risk([largest], 0)
-        except (MemoryError, RuntimeError) as problem:
-            if not out_of_memory(problem):
-                raise
-            raise DragomanError(
-                f"train.batch_size: the largest batch ({tuple(batch.src_BS.shape)} source, "
-                f"{tuple(batch.tgt_in_BT.shape)} target tokens) does not fit into memory; lower it "
-                "and raise train.accumulate"
-            ) from None
         self.optimizer.zero_grad(set_to_none=True)
 
     def save(self, average_weights: Tensors | None = None) -> None:
