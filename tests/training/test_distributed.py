@@ -45,7 +45,11 @@ REGULARISED = {
 }
 
 
-@pytest.mark.parametrize("model", [tinyruns.RNN, REGULARISED], ids=["rnn", "regularised"])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(tinyruns.RNN, marks=pytest.mark.slow), REGULARISED],
+    ids=["rnn", "regularised"],
+)
 def test_two_ranks_are_one_with_two_micro_batches(model: dict[str, Any], tmp_path: Path) -> None:
     tinyruns.write_pairs(tmp_path / "text")
     options = {"train__max_steps": STEPS, "train__validate_every": 3, "train__batch_size": 120}

@@ -37,7 +37,11 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# The recurrent run takes three times as long: the slow tests have it.
+RECURRENT = pytest.param("rnn", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=[RECURRENT, *(n for n in MODELS if n != "rnn")])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(tmp_path_factory.mktemp(request.param), *MODELS[request.param])
 
@@ -184,7 +188,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(case: Case) -> None:
     stop_politely(case, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("case", ["rnn"], indirect=True)
+@pytest.mark.parametrize("case", ["transformer"], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hangup"])
 def test_other_signals_save_and_the_same_command_goes_on(
     case: Case, number: signal.Signals
@@ -192,7 +196,7 @@ def test_other_signals_save_and_the_same_command_goes_on(
     stop_politely(case, number)
 
 
-@pytest.mark.parametrize("case", ["rnn"], indirect=True)
+@pytest.mark.parametrize("case", ["transformer"], indirect=True)
 def test_ctrl_c_saves_though_the_reader_of_the_output_has_gone(case: Case) -> None:
     """As in ``train.py 2>&1 | tee log``, where Ctrl-C ends tee too, or ``| head -1``."""
     words = case.overrides("unread", train__checkpoint_every=STEPS, train__validate_every=STEPS)

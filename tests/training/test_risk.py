@@ -109,7 +109,11 @@ def options(folder: Path, **changes: Any) -> dict[str, Any]:
     return {"checkpoint_dir": str(folder), "log__tensorboard": False, **changes}
 
 
-@pytest.mark.parametrize("model", [tinyruns.TRANSFORMER, tinyruns.RNN], ids=["transformer", "rnn"])
+@pytest.mark.parametrize(
+    "model",
+    [tinyruns.TRANSFORMER, pytest.param(tinyruns.RNN, marks=pytest.mark.slow)],
+    ids=["transformer", "rnn"],
+)
 def test_fine_tuning_begins_with_another_runs_weights_and_lowers_the_risk(
     model: dict[str, Any], tmp_path: Path
 ) -> None:
