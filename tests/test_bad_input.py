@@ -597,7 +597,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     ),
     "config with aliases": (
         lambda b: b.broken(CONFIG, overwrite("a: &a [x, x]\nb: [*a, *a]\n")),
-        f"{CONFIG}: not a readable config (aliases are not accepted",
+        f"{CONFIG}: not a readable config (aliases (*name) are not accepted)",
     ),
     "config with an impossible date": (
         lambda b: b.broken(CONFIG, swap("seed: 1\n", "seed: 2001-13-45\n")),

@@ -348,7 +348,7 @@ def test_whatever_stands_in_a_config_is_taken_or_refused(path: str, value: Any) 
         ("_target_: os.system\n", "there is no key '_target_'"),
         ("model: {_target_: os.system, name: rnn}\n", "there is no key 'model._target_'"),
         ("seed: !!python/object/apply:os.getcwd []\n", "not a readable config"),
-        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases are not accepted"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases (*name) are not accepted"),
         ("seed: 2001-13-45\n", "not a readable config (month must be in 1..12)"),
         ("seed: 2001-12-14\n", "seed"),
         (f"seed: {'9' * 5000}\n", "not a readable config"),

@@ -37,27 +37,20 @@ def shipped_configs() -> Path:
     return package / "configs" if (package / "configs").is_dir() else package.parents[1] / "configs"
 
 
-class NoAliases:
-    """Part of a YAML loader: with aliases a few hundred bytes can become gigabytes."""
-
-    check_event: Any
-    peek_event: Any
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases."""
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases are not accepted", problem_mark=mark)
-        return super().compose_node(parent, index)  # type: ignore[misc]
-
-
-class TextLoader(NoAliases, get_yaml_loader()):  # type: ignore[misc]
+class TextLoader(get_yaml_loader()):  # type: ignore[misc]
     """Reads YAML whose every value is text or null: the safe loader, with fewer types."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
         first: [(tag, form) for tag, form in forms if tag.endswith((":null", ":merge"))]
         for first, forms in get_yaml_loader().yaml_implicit_resolvers.items()
     }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases: with them a few hundred bytes can become gigabytes."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases are not accepted", problem_mark=mark)
+        return super().compose_node(parent, index)
 
 
 class DataSource(FileConfigSource):

@@ -35,7 +35,6 @@ from dragoman.config import (
 )
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.files import read_file, write_atomic
-from dragoman.search_path import NoAliases
 
 BOUNDS = (("low", ge, "at least"), ("high", le, "at most"), ("above", gt, "above"))
 
@@ -352,8 +351,13 @@ def save(config: Config, path: Path) -> None:
     write_atomic(path, as_yaml(config))
 
 
-class _Loader(NoAliases, yaml.SafeLoader):
-    """Reads YAML as plain data."""
+class _Loader(yaml.SafeLoader):
+    """Reads YAML without aliases: with them a few hundred bytes can become gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not accepted")
+        return super().compose_node(parent, index)
 
 
 def parse_yaml(text: str) -> Any:
