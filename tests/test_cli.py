@@ -579,3 +579,18 @@ def test_a_run_with_an_equals_sign_is_a_run(
     monkeypatch.chdir(tmp_path)
     assert main(["report", "lr=0.1", "--root", str(home / "text")]) == 2
     assert "lr=0.1/scores.val.json: no such file" in capsys.readouterr().err
+
+
+def test_lines_are_numbered_through_all_parts_of_a_file(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["translate", "one", "--input", str(home / "text" / "test.de")]
+    words += ["decode.method=sample", "decode.nbest=2"]
+    found = []
+    for most in (4096, 2):
+        monkeypatch.setattr("dragoman.commands.MOST", most)
+        assert main(words) == 0
+        rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        found.append([(number, text) for number, _, text in rows])  # scores may differ in rounding
+    assert found[0] == found[1]
+    assert [number for number, _ in found[0][:5]] == ["1", "1", "2", "2", "3"]
