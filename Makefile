@@ -41,9 +41,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[dev]"
 	@touch $@
 
-# The slow tests also drive the extra that dev leaves out.
+# The slow tests also need the extras that dev leaves out.
 $(VENV)/.ready-slow: $(VENV)/.ready-dev
-	@$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[dev,search]"
+	@$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[dev,slow]"
 	@touch $@
 
 demo: $(VENV)/.ready  ## train, score and look at a small Transformer on the embedded corpus

@@ -100,14 +100,14 @@ SUITES = {
 def write_text(folder: Path, multi30k: Path) -> None:
     """Write the tokens that every contender trains on, and the vocabularies."""
     from dragoman.compose import compose_config
-    from dragoman.data.preparation import train_or_load_tokenizers
-    from dragoman.data.sources import read_pairs
+    from dragoman.data.corpora import read_pairs
+    from dragoman.data.preparation import prepare_texts, train_or_load_tokenizers
     from dragoman.data.tokenizers import SPECIALS
 
     options = ["+experiment=benchmark", f"data.root={multi30k}", f"data.cache={BENCH / 'cache'}"]
     config, _ = compose_config(ROOT / "configs", options)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizers = train_or_load_tokenizers(config.data)
+    tokenizers = train_or_load_tokenizers(config.data, prepare_texts(config.data))
     for split in ("train", "val", "test_2016_flickr"):
         sides = read_pairs(config.data, split)
         for language, lines, tokenizer in zip(("de", "en"), sides, tokenizers, strict=True):

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from dragoman.config import DecodeConfig, TransformerConfig
-from dragoman.data.sources import read_pairs
+from dragoman.data.corpora import read_pairs
 from dragoman.data.tokenizers import EOS
 from dragoman.decoding.search import search
 from dragoman.decoding.translator import Translator, load_translator

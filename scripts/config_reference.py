@@ -78,6 +78,7 @@ def table(title: str, prefix: str, section: Any) -> str:
             continue
         default = "see below" if isinstance(value, list) else f"`{text(value)}`"
         kind = str(item.type).replace("None", "null").replace("CorpusConfig", "corpus")
+        kind = kind.replace("Any", "str | list[str]")
         cells = (
             f"`{prefix}{item.name}`",
             default,
@@ -99,12 +100,16 @@ def main() -> None:
         ("The run", "", config),
         ("data", "data.", config.data),
         ("data.corpora", "", CorpusConfig()),
+        ("data.clean", "data.clean.", config.data.clean),
+        ("data.augment", "data.augment.", config.data.augment),
         ("data.tokenizer", "data.tokenizer.", config.data.tokenizer),
         ("model=transformer", "model.", config.model),
         ("model=rnn", "model.", rnn.model),
         ("train", "train.", config.train),
         ("decode", "decode.", config.decode),
+        ("evaluation", "evaluation.", config.evaluation),
         ("log", "log.", config.log),
+        ("auto", "auto.", config.auto),
     ]
     sys.stdout.write("\n".join([INTRODUCTION, *(table(*section) for section in sections)]))
 

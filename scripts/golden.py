@@ -39,7 +39,7 @@ from safetensors.torch import load_file
 
 import dragoman
 from dragoman.compose import compose_config
-from dragoman.config import Config
+from dragoman.config import Config, DataConfig
 from dragoman.data.captions import captions
 from dragoman.decoding.translator import load_translator
 from dragoman.errors import DragomanError
@@ -211,6 +211,9 @@ def compose(folder: Path, overrides: list[str]) -> tuple[Config, Run]:
     if "data=files" in overrides:
         write_text(folder / "text")
         places.append(f"data.root={folder}/text")
+        if hasattr(DataConfig(), "clean"):  # as it was before there were rules
+            off = {"empty": "false", "length_ratio": 0, "duplicates": "none"}
+            places += [f"data.clean.{name}={value}" for name, value in off.items()]
     config, _ = compose_config(CONFIGS, [*COMMON, *overrides, *places])
     run = Run(folder / "run")
     run.create()

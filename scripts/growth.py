@@ -31,7 +31,7 @@ from window import Window  # type: ignore[import-not-found]
 from dragoman.compose import compose_config
 from dragoman.config import Config
 from dragoman.data.batching import BatchOrder, BatchStream
-from dragoman.data.sources import read_pairs
+from dragoman.data.corpora import read_pairs
 from dragoman.runs import Run
 from dragoman.training.loop import train
 from dragoman.training.trainer import Trainer
@@ -153,10 +153,16 @@ def measure(pairs: int, seconds: float) -> dict[str, Any]:
 def disk(pairs: int) -> dict[str, float]:
     """Return the bytes of the cached ids, a token, and what they may be."""
     config = settings(pairs)
-    from dragoman.data.preparation import build_training_set, train_or_load_tokenizers
+    from dragoman.data.preparation import (
+        build_training_set,
+        prepare_texts,
+        train_or_load_tokenizers,
+    )
 
     shutil.rmtree(FOLDER / str(pairs) / "cache", ignore_errors=True)  # of older versions, too
-    training = build_training_set(config.data, *train_or_load_tokenizers(config.data), 1)
+    texts = prepare_texts(config.data)
+    tokenizers = train_or_load_tokenizers(config.data, texts)
+    training = build_training_set(config.data, texts, *tokenizers, 1)
     everything = training.epoch_pairs(0)
     tokens = sum(int(side.sum()) for side in training.lengths(everything, 0))
     files = [path for path in (FOLDER / str(pairs) / "cache").rglob("*") if path.is_file()]

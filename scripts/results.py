@@ -35,7 +35,7 @@ from pathlib import Path
 import results_page as page
 from dragoman import settings
 from dragoman.config import Config, DataConfig
-from dragoman.data.sources import read_pairs, splits_of
+from dragoman.data.corpora import read_pairs, splits_of
 from dragoman.errors import DragomanError, report
 from dragoman.files import write_atomic
 from dragoman.models.weights import read_tensors

@@ -7,6 +7,7 @@ run, scored on validation alone. ``results.yaml`` names them all.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import statistics
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ import yaml
 
 from dragoman import settings
 from dragoman.config import Config, DataConfig
-from dragoman.data.sources import read_pairs
+from dragoman.data.corpora import read_pairs
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import METRICS, MetricResult
 from dragoman.evaluation.scores import read_hypotheses
@@ -27,6 +28,7 @@ from dragoman.evaluation.significance import paired_bootstrap_of_means, resample
 ROOT = Path(__file__).parents[1]
 ROWS = Path(__file__).with_name("results.yaml")
 RESULTS = ROOT / "docs" / "results"
+OTHERS = Path("data/wild")  # the corpora other than Multi30k; or where $WILD says
 SPLIT = "test_2016_flickr"
 COLUMNS = ("bleu", "bleu_lc", "bleu_lc_tok", "chrf", "ter")
 
@@ -194,7 +196,10 @@ class Scored(NamedTuple):
 def config_of(folder: Path, root: Path) -> Config:
     """Return the config of a run, its data set where it is here."""
     config = settings.load(folder / "config.yaml")
-    config.data.root = str(root)
+    data, others = config.data, Path(os.environ.get("WILD", ROOT / OTHERS))
+    data.root = str(others if Path(data.root) == OTHERS else root)
+    if data.pairs:
+        data.pairs = str(others / Path(data.pairs).relative_to(OTHERS))
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,8 @@ from dragoman.data.batching import Batch
 
 # One thread: tiny tensors gain nothing from two, and pytest-xdist may run several processes.
 torch.set_num_threads(1)
+# Under nohup it would be ignored, here and in every process that a test starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

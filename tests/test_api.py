@@ -16,7 +16,7 @@ import pytest
 import dragoman
 import tinyruns
 from dragoman.cli import main
-from dragoman.data.formats import read_lines
+from dragoman.data.lines import read_lines
 from dragoman.errors import DragomanError
 from dragoman.reporting.attention import attention_of
 from dragoman.runs import Run

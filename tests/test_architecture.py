@@ -16,7 +16,7 @@ HOUSE = ROOT / "src" / "dragoman"
 # From left to right. Rooms between the same bars do not know each other.
 ORDER = [
     ("errors",),
-    ("files", "search_path"),
+    ("files", "languages", "search_path"),
     ("config",),
     ("plugins",),
     ("settings",),

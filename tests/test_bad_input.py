@@ -366,7 +366,10 @@ ACCEPTED: dict[str, tuple[Callable[[Bench], int], str]] = {
         lambda b: b.trained_on(line(2, b"hund " * 90)),
         "119 of 120 training pairs (0 empty, 1 too long left out)",
     ),
-    "over-long line to translate": (cut_line, "warning: line 2: "),
+    "over-long line to translate": (
+        cut_line,
+        "warning: 1 lines were translated in parts",
+    ),
     "empty line to translate": (empty_lines, ""),
     "byte-order mark to translate": (
         lambda b: b.dragoman("translate", "one", stdin=b"\xef\xbb\xbf" + LINE.encode()),
@@ -375,7 +378,7 @@ ACCEPTED: dict[str, tuple[Callable[[Bench], int], str]] = {
     "nothing to translate": (lambda b: b.dragoman("translate", "one", stdin=b""), ""),
     "unseen characters": (
         lambda b: b.dragoman("translate", "one", stdin="犬が走る 🐕\n".encode()),
-        "",
+        "warning: 5 characters are not in the model's vocabulary: 犬 が 走 る 🐕",
     ),
 }
 
@@ -435,7 +438,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], int], str]] = {
     "JSON without a language": (table_file("t.jsonl", '{"de": "a"}\n'), "no key 'en'"),
     "file name without a format": (
         table_file("t.txt", "a"),
-        "data.files.train: 't.txt' does not tell",
+        "t.txt: does not look like sentence pairs; expected two columns separated by a tab",
     ),
     "unknown split of files": (
         lambda b: b.train(data__validation_split="vla"),

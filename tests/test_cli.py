@@ -24,10 +24,11 @@ from dragoman.cli import main, parser
 from dragoman.commands import arrived
 from dragoman.config import TokenizerConfig
 from dragoman.data.captions import captions
-from dragoman.data.formats import read_lines
+from dragoman.data.lines import read_lines
 from dragoman.data.tokenizers import EOS, UNK
 from dragoman.decoding.forced import attention_weights
 from dragoman.decoding.translator import load_translator
+from dragoman.evaluation.robustness import VARIANTS
 from dragoman.evaluation.scores import read_hypotheses, search_words
 from dragoman.reporting.attention import spelling, words_of_tokens
 from dragoman.runs import Run
@@ -287,7 +288,7 @@ def test_an_over_long_sentence_is_drawn_as_far_as_the_model_reads(
 ) -> None:
     words = ["attention", "one", "--sentence", "hund " * 60, "--output", str(tmp_path / "a.png")]
     assert main(words) == 0
-    assert capsys.readouterr().err.count("cut to the 39") == 1
+    assert "1 lines were translated in parts" in capsys.readouterr().err
 
 
 def test_alignment_error_rate_on_the_embedded_corpus(
@@ -408,6 +409,33 @@ def test_a_report_is_one_page_that_needs_nothing_else(
     error = capsys.readouterr().err
     assert "scores.test.json: no such file; has this split been evaluated?" in error
     assert error.count("\n") == 1
+
+
+def test_a_robustness_sheet_is_printed_written_and_reported(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    report = ["report", "one", "--split", "test", "--output", str(page)]
+    assert main(["evaluate", "one", "--split", "test"]) == 0
+    assert main(report) == 0
+    assert "Robustness" not in page.read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["evaluate", "one", "--split", "test", "--robust"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    scores = json.loads((home / "checkpoints/one/scores.test.json").read_text())
+    clean, *others = scores["robustness"]
+    assert (clean["text"], clean["score"]) == ("as it is", scores["bleu"]["score"])
+    assert [row["text"] for row in others] == [*VARIANTS]
+    table = said.out.partition("\ninput ")[2].splitlines()
+    assert len(table) == 2 + len(VARIANTS)
+    assert main(report) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "<h2>Robustness</h2>" in text
+    for row, line in zip(scores["robustness"], table[1:], strict=True):
+        assert f"{row['score']:.2f}" in line
+        assert f">{row['score']:.2f}</td>" in text
+        assert f"<td>{row['text']}</td>" in text
 
 
 def test_only_what_translates_the_same_is_compared(
@@ -594,3 +622,31 @@ def test_lines_are_numbered_through_all_parts_of_a_file(
         found.append([(number, text) for number, _, text in rows])  # scores may differ in rounding
     assert found[0] == found[1]
     assert [number for number, _ in found[0][:5]] == ["1", "1", "2", "2", "3"]
+
+
+def test_prepare_says_what_was_left_out_and_training_begins_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"Hund {n} läuft heute\tdog {n} runs today" for n in range(200)]
+    rows += ["\tnothing", rows[0], "\x1b[31m 7\t8", "gleich\tgleich"]
+    Path("pairs.tsv").write_text("\n".join(["de\ten", *rows]) + "\n", encoding="utf-8")
+    words = ["data=files", "data.pairs=pairs.tsv", "data.clean.identical=true", "data.cache=cache",
+             "data.clean.digits=true", "data.tokenizer.vocab_size=50"]  # fmt: skip
+    assert main(["prepare", *words]) == 0
+    said = capsys.readouterr().out
+    assert "files train de->en: 204 pairs\n" in said
+    for count, what in (
+        *((1, "empty"), (1, "identical"), (1, "digits"), (1, "duplicates")),
+        *((10, "held out for val"), (10, "held out for test")),
+    ):
+        assert re.search(rf"^ +{count}  {what}$", said, re.MULTILINE), what
+    assert f"{'':15}gleich\n{'':15}gleich\n" in said
+    assert "\\x1b[31m 7" in said
+    assert "180 pairs are trained on (0 more are empty, 0 too long); vocabulary 50;" in said
+    before = sorted(path.name for path in Path("cache").iterdir())
+    tiny = ["train.max_steps=1", "model.d_model=16", "decode.max_length_ratio=0", "device=cpu"]
+    assert main(["train", *words, *tiny, "log.tensorboard=false"]) == 0
+    assert sorted(path.name for path in Path("cache").iterdir()) == before
+    assert main(["prepare", "data=files", "data.pairs=nowhere.tsv"]) == 2
+    assert "nowhere.tsv: no such file (data.pairs)" in capsys.readouterr().err

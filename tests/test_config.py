@@ -70,6 +70,8 @@ FREE = {
     "log.trackers",
     "log.samples",
     "log.figures",
+    "data.held_out",
+    "evaluation.tokenize",
     "log.graph",
     "log.profile_steps",
 }
@@ -266,6 +268,12 @@ def test_plain_data_round_trip() -> None:
             {"kind": "spacy", "sampling_alpha": 0.1},
             "data.tokenizer.sampling_alpha: only for kind=sentencepiece, not spacy",
         ),
+        (
+            "data.augment",
+            {"upper": 0.5, "title": 0.3, "lower": 0.3},
+            "data.augment: upper, title and lower add up to 1.1, expected at most 1",
+        ),
+        ("data.augment.typos", 1.5, "1.5 is out of range, expected at most 1"),
         ("data.src", "fr", "data.src, data.tgt: fr-en is validated, but data.corpora trains only"),
         (
             "data",

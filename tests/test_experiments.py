@@ -28,6 +28,7 @@ SMALL = [
     "model.dropout=0.1",
     "data.max_length=40",
     "data.tokenizer.min_freq=1",
+    "data.tokenizer.byte_fallback=false",  # the bytes alone are more than so small a vocabulary
     "device=cpu",
     "threads=1",
 ]

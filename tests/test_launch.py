@@ -111,6 +111,7 @@ def test_values_that_are_wrong_are_refused_before_anything_starts(
     assert fake.trained == []
 
 
+@pytest.mark.slow
 def test_a_search_is_told_of_failures_and_goes_on(
     fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,7 +157,7 @@ SHOWN = {
     "one key": (["--cfg", "job", "-p", "train.lr", "train.lr=0.5"], "0.5\n"),
     "options among words": (["seed=4", "-c", "job", "run_name=0.10", "-p", "run_name"], "0.10\n"),
     "resolved": (["--cfg", "job", "--resolve", "--package", "data.corpora"], "  src: de\n"),
-    "help": (["--help"], "experiment: benchmark, demo"),
+    "help": (["--help"], "experiment: auto, benchmark, demo"),
     "Hydra's help": (["--hydra-help"], "--config-dir"),
     "version": (["--version"], "Hydra 1."),
     "search path": (["--info", "searchpath"], "configs"),

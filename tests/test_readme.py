@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,6 +18,7 @@ from statistics import mean, stdev
 import pytest
 
 from pages import ROOT, blocks, commands
+from tinyruns import bare_environment
 
 README = (ROOT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
@@ -29,22 +31,6 @@ SKIPPED = {
     "source .venv/bin/activate",  # PATH does here what it would do
     "make tensorboard",  # a server: it never ends
 }
-# What the fast test leaves to the slow one: it starts Python again for a form already seen.
-SLOW = (
-    "backtranslate",
-    "model.num_heads=8",
-    "data.src=en",
-    "hydra/sweeper=optuna",
-    "-m +experiment=transformer",
-    "torchrun",
-    "decode.method=greedy",
-    "make eval",
-    "decode.nbest",
-    "transformer rnn",
-    "--layer",
-    "echo",
-    "attention demo",
-)
 # Appended to every training command. Two steps of the real sizes would take minutes.
 TINY = (
     "train.max_steps=2 model.d_model=16 data.tokenizer.vocab_size=50 decode.max_length_ratio=0.0 "
@@ -113,12 +99,6 @@ def make_clone(folder: Path) -> Path:
     return folder
 
 
-def bare_environment() -> dict[str, str]:
-    """Return the variables of a shell in which neither ``make`` nor an environment is active."""
-    ours = ("PYTHONPATH", "VIRTUAL_ENV", "ARGS", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL")
-    return {name: value for name, value in os.environ.items() if name not in ours}
-
-
 def lend_environment(clone: Path) -> dict[str, str]:
     """Give the clone this test's Python as its ``.venv``; return the variables to run with."""
     programs = clone / ".venv" / "bin"
@@ -153,6 +133,9 @@ def write_data(clone: Path) -> None:
     for split, pairs in (("train", PAIRS), ("val", PAIRS[:6]), ("test", PAIRS[6:14])):
         lines = ["de\ten", *("\t".join(pair) for pair in pairs)]
         (mine / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with zipfile.ZipFile(clone / "deu-eng.zip", "w") as archive:
+        archive.writestr("deu.txt", "".join(f"{en}\t{de}\tby us\n" for de, en in PAIRS))
+        archive.writestr("_about.txt", "Made for a test.\n")
     task2 = root.parent / "task2"
     task2.mkdir(exist_ok=True)
     for packed in task2.glob("*.gz"):
@@ -168,7 +151,7 @@ def write_data(clone: Path) -> None:
 
 def shortened(command: str) -> str:
     """Return a training command that takes two steps of a tiny model; others as they are."""
-    if "train.py" in command:
+    if "train.py" in command or command.startswith(("dragoman train", "dragoman prepare")):
         return f"{command} {TINY}"
     if command.startswith("make train"):
         return f'{command} ARGS="{TINY}"'
@@ -223,7 +206,6 @@ def installed(command: str) -> bool:
 
 def test_nothing_is_skipped_in_vain():
     assert set(commands(README)) >= SKIPPED
-    assert all(any(mark in command for command in runnable()) for mark in SLOW)
 
 
 def test_the_set_up_commands_come_first():
@@ -243,24 +225,17 @@ def check_results(clone: Path) -> None:
     assert (clone / "checkpoints" / "mine" / "scores.test.json").exists()
 
 
-def test_commands(tmp_path):
-    wanted = [c for c in runnable() if not any(mark in c for mark in SLOW)]
-    assert len(wanted) > 6
-    printed = run_readme(tmp_path / "clone", wanted)
-    check_results(tmp_path / "clone")
-    (compared,) = (
-        text
-        for command, text in printed.items()
-        if "evaluate" in command and "--compare" in command
-    )
-    assert "paired against rnn" in compared
-
-
 @pytest.mark.slow
 def test_every_command(tmp_path):
     clone = tmp_path / "clone"
-    run_readme(clone, [command for command in runnable() if installed(command)])
+    printed = run_readme(clone, [command for command in runnable() if installed(command)])
     check_results(clone)
+    (compared,) = (
+        text
+        for command, text in printed.items()
+        if "--split test_2016_flickr --compare" in command and "evaluate" in command
+    )
+    assert "paired against rnn" in compared
     names = [path.parent.name for path in (clone / "checkpoints").glob("*/best")]
     assert len([n for n in names if re.match(r"transformer-de-en-s[123]-", n)]) >= 3
     assert any(name.startswith("transformer-en-de-s1-") for name in names)

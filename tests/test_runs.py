@@ -10,8 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 import tinyruns
+from dragoman import settings
+from dragoman.compose import compose_config
+from dragoman.config import CleanConfig
 from dragoman.errors import DragomanError
 from dragoman.runs import Run, check_resume, find_run, read_state, run_name, run_of
 from dragoman.settings import fingerprint, save
@@ -304,3 +308,24 @@ def test_training_goes_on_from_a_checkpoint_before_a_damaged_one(tmp_path: Path)
     tinyruns.train_run(tinyruns.config(tmp_path, **command))  # complete: nothing to do
     log = [json.loads(line) for line in (hurt.folder / "train.jsonl").open()]
     assert len(log) == len({json.dumps(entry) for entry in log})
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["hashed", "named"])
+def test_a_run_from_before_there_were_rules_goes_on_without(tmp_path: Path, named: bool) -> None:
+    words = ["data=files", f"checkpoint_dir={tmp_path}", *(["run_name=mine"] if named else [])]
+    config, _ = compose_config(tinyruns.CONFIGS, words)
+    assert config.data.clean != CleanConfig()
+    saved = settings.to_dict(config)
+    for key in ("clean", "pairs", "holdout", "held_out"):
+        del saved["data"][key]
+    del saved["evaluation"]
+    folder = tmp_path / ("mine" if named else "transformer-de-en-s1-01234567")
+    (folder / "step-3").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(saved))
+    assert run_of(config, None).folder == folder
+    assert config.data.clean == CleanConfig()
+    assert settings.load(folder / "config.yaml").evaluation.tokenize == "13a"
+    asked, _ = compose_config(tinyruns.CONFIGS, [*words, "data.clean.digits=true"])
+    again = run_of(asked, None)
+    assert asked.data.clean.digits
+    assert (again.folder == folder) == named  # where the values that changed are refused

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from pages import ROOT, blocks
 from test_readme import PAIRS, make_clone
+from tinyruns import bare_environment
 
 pytestmark = pytest.mark.slow
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -21,11 +21,10 @@ CONSTRAINTS = ROOT / "constraints.txt"
 
 def ran(*words: str | Path, cwd: Path, typed: str | None = None) -> str:
     """Run a program to its end, without this test's own packages; return what it printed."""
-    own = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         [str(word) for word in words],
         cwd=cwd,
-        env={**own, "OMP_NUM_THREADS": "2"},
+        env={**bare_environment(), "OMP_NUM_THREADS": "2"},
         input=typed,
         capture_output=True,
         text=True,

@@ -162,12 +162,18 @@ def overrides(folder: Path, model: dict[str, Any] = TRANSFORMER, **changes: Any)
     name = flat.pop("model.name")
     if name == "rnn":
         flat.setdefault("model.tie_embeddings", "none")
-    groups = ["data=files", f"model={name}"]
+    groups = ["data=files", "data.clean.duplicates=none", f"model={name}"]  # toy text repeats
     texts = {False: "false", True: "true", None: "null"}
     return [
         *groups,
         *(f"{k}={texts[v] if v is None or isinstance(v, bool) else v}" for k, v in flat.items()),
     ]
+
+
+def bare_environment() -> dict[str, str]:
+    """Return the variables of a shell in which neither ``make`` nor an environment is active."""
+    ours = ("PYTHONPATH", "VIRTUAL_ENV", "ARGS", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL")
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def environment() -> dict[str, str]:

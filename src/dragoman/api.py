@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -12,19 +13,22 @@ from typing import Any
 
 from dragoman import settings
 from dragoman.compose import compose_config
-from dragoman.config import Config, DecodeConfig
+from dragoman.config import Config, DataConfig, DecodeConfig
 from dragoman.data import memory
-from dragoman.data.sources import read_pairs
+from dragoman.data.corpora import read_pairs, use_kept
+from dragoman.data.preparation import count_pairs
 from dragoman.decoding.translator import Translator as Engine
 from dragoman.decoding.translator import load_translator
 from dragoman.errors import DragomanError, check_text, nearest, one_of
 from dragoman.evaluation.evaluate import Evaluation, write_evaluation
 from dragoman.evaluation.evaluate import evaluate as evaluate_lines
+from dragoman.evaluation.metrics import check_tokens
+from dragoman.evaluation.robustness import robustness
 from dragoman.evaluation.scores import Evaluated, read_evaluated, read_scores, search_words
 from dragoman.evaluation.significance import compare as compare_systems
 from dragoman.files import check_writable, write_atomic
 from dragoman.runs import Run as RunFolder
-from dragoman.runs import find_run, read_log, read_state, run_name, run_of
+from dragoman.runs import find_run, leaking, read_log, read_state, run_name, run_of
 from dragoman.search_path import shipped_configs
 
 # Keys that do nothing in another search.
@@ -108,6 +112,8 @@ class Translator(Engine):
         else:
             raise DragomanError(f"text: {text!r:.40} is neither a string nor a list of them")
         found = self.translate_lines(lines, decode, progress=progress)
+        for remark in self.remarks():
+            warnings.warn(remark, stacklevel=2)
         rows: list[Any] = [best if details else [t.text for t in best] for best in found]
         if decode.nbest == 1:
             rows = [row[0] for row in rows]
@@ -174,6 +180,7 @@ class Translator(Engine):
         *,
         folder: str | Path | None = None,
         compare: Sequence[str | RunFolder] = (),
+        robust: bool = False,
         progress: Callable[[int], object] | None = None,
         **search: Any,
     ) -> Evaluation:
@@ -184,6 +191,8 @@ class Translator(Engine):
             folder: where the files go. By default the run folder, where an evaluation with another
                 search or checkpoint than the run's own gets file names of its own.
             compare: evaluated runs to test the difference with.
+            robust: whether the split is also scored in capitals, with typos and so on
+                (``dragoman.evaluation.robustness``), which takes ten times as long.
             progress: as in ``translate``.
             **search: as in ``translate``.
 
@@ -199,11 +208,20 @@ class Translator(Engine):
         label = self.label(split, None if folder is not None else decode)
         check_writable(place)
         sources, references = read_pairs(data, split)
+        tokens = check_tokens(settings.tokens_of(self.config))
         rivals = [self.rival(other, split, len(references)) for other in compare]
         done = evaluate_lines(self, sources, references, decode, progress)
+        for remark in self.remarks():
+            warnings.warn(f"{split}: {remark}", stacklevel=2)
+        if shared := self.runs[0].leaks(split):
+            warnings.warn(leaking(split, shared), stacklevel=2)
         for rival in rivals:
-            tests = compare_systems(done.hypotheses, rival.hypotheses, references, data.tgt)
+            tests = compare_systems(
+                done.hypotheses, rival.hypotheses, references, data.tgt, tokenize=tokens
+            )
             done.comparisons.append({"run": rival.name, "scores": rival.scores, "tests": tests})
+        if robust:
+            done.robustness = robustness(self, done, progress)
         write_evaluation(place, label, done, self.origin)
         return done
 
@@ -256,12 +274,12 @@ class Translator(Engine):
         if (run.checkpoint(self.checkpoint), self.weights) != (run.checkpoint(checkpoint), weights):
             scored = load_translator([run], checkpoint, weights, str(self.device))
             scored.config = self.config
-        other = None
+        other, tokens = None, settings.tokens_of(self.config)
         if compare is not None:
             rival = self.rival(compare, split, len(references))
-            there = sentences_of(sources, rival.hypotheses, references)
+            there = sentences_of(sources, rival.hypotheses, references, tokens)
             other = (rival.name, rival.beside(mine.scores["decoding"]), there)
-        found = sentences_of(sources, mine.hypotheses, references)
+        found = sentences_of(sources, mine.hypotheses, references, tokens)
         place = Path(os.path.expanduser(path or run.folder / f"report.{label}.html"))
         write_atomic(place, report_page(scored, run.folder, split, mine.scores, found, other))
         return place
@@ -335,6 +353,7 @@ def load(
     config.decode = searching(config, search)
     if config.data.name == "memory":  # its pairs lie in the run, wherever that is now
         config.data.root = str(found[0].folder / "pairs")
+    use_kept(config.data, found[0].folder)
     if root is not None:
         config.data.root = str(root)
     if pair is not None:
@@ -347,6 +366,8 @@ def load(
                 )
         data = config.data
         data.columns = data.columns or [data.src, data.tgt]  # the files are as they were
+        if trained[pair][1] != data.tgt:
+            config.evaluation.tokenize = None  # as suits the other language
         data.src, data.tgt = trained[pair]
     return Translator(**vars(engine), runs=found, checkpoint=checkpoint, weights=weights)
 
@@ -444,10 +465,17 @@ def train(*words: str, pairs: Mapping[str, Iterable[Any]] | None = None, **keys:
         if word.startswith("-"):
             raise DragomanError(f"{word}: is an option of the command line; call train once a run")
     overrides = [*words, *(_override(name, value) for name, value in keys.items())]
-    config, experiment = compose_config(shipped_configs(), overrides)
     given: dict[str, list[tuple[str, str]]] = {}
+
+    def count(data: DataConfig) -> int:
+        if pairs is None:
+            return count_pairs(data)
+        given.update(memory.read(pairs, data.src, data.tgt))
+        return len(given["train"])
+
+    config, experiment = compose_config(shipped_configs(), overrides, count)
     if pairs is not None:
-        given = memory.read(pairs, config.data.src, config.data.tgt)
+        given = given or memory.read(pairs, config.data.src, config.data.tgt)
         memory.configured(config.data, given)
         settings.validate(config)
         if config.run_name is None:  # other pairs, another run

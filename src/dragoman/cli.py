@@ -71,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
 
     subparsers.add_parser("train", help="train a run; the words are Hydra's: "
                           "+experiment=transformer seed=2", add_help=False)  # fmt: skip
+    prepare = subparsers.add_parser(
+        "prepare",
+        help="do what train does before its first step, and say what was left out of the text",
+    )
+    prepare.set_defaults(function=commands.prepare)
+    prepare.add_argument("words", nargs="*", metavar="WORD", help="the words of train")
     data = subparsers.add_parser("data", help="fetch Multi30k into a folder and verify it")
     data.set_defaults(function=commands.data)
     data.add_argument("--root", default="data/multi30k/raw", help="folder to fill (%(default)s)")
@@ -84,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", help="default: the validation split")
     sub.add_argument("--compare", action="append", metavar="RUN_B",
                      help="paired significance test against an evaluated run")  # fmt: skip
+    sub.add_argument("--robust", action="store_true",
+                     help="also score the split in capitals, with typos and so on")  # fmt: skip
     sub.add_argument("--output", type=_path, metavar="FOLDER", help="default: the run folder")
     sub.add_argument("--samples", type=_count, default=0, help="print this many translations")
     sub = command("translate", "translate standard input (or a file) line by line")

@@ -89,8 +89,43 @@ def data(arguments: argparse.Namespace) -> None:
     )
 
 
+def prepare(arguments: argparse.Namespace) -> None:
+    """Read, clean, learn the vocabulary and encode, as training does before its first step."""
+    from dragoman.compose import compose_config
+    from dragoman.data.corpora import check_texts
+    from dragoman.data.preparation import (
+        build_training_set,
+        count_pairs,
+        prepare_texts,
+        train_or_load_tokenizers,
+    )
+    from dragoman.search_path import shipped_configs
+
+    config, _ = compose_config(shipped_configs(), arguments.words, count_pairs)
+    data = config.data
+    check_texts(data)
+    texts = prepare_texts(data)
+    tokenizers = train_or_load_tokenizers(data, texts)
+    counts = build_training_set(data, texts, *tokenizers, config.seed).counts
+    for corpus, (text, _, found) in zip(data.corpora, texts, strict=True):
+        print(f"{corpus.source} {corpus.split} {corpus.src}->{corpus.tgt}: {found.read:,} pairs")
+        examples = text.examples()
+        for what, count in found.left_out.items():
+            print(f"  {count:>11,}  {what}")
+            for src, tgt in examples.get(what, ()) if count else ():
+                print(f"{'':15}{visible(src):.80}\n{'':15}{visible(tgt):.80}\n")
+        for split, count in found.leaks.items():
+            print(f"  {count:>11,}  share a sentence with {split}, and stay (data.clean.leaks)")
+    sizes = " and ".join(f"{len(each):,}" for each in dict.fromkeys(tokenizers))
+    print(
+        f"{counts['kept']:,} pairs are trained on ({counts['empty']:,} more are empty, "
+        f"{counts['too_long']:,} too long); vocabulary {sizes}; cached in {data.cache}"
+    )
+
+
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score runs on a split, and compare with another run if asked to."""
+    from dragoman.evaluation.robustness import format_robustness
     from dragoman.evaluation.scores import Evaluated, search_words
     from dragoman.evaluation.significance import format_comparison
 
@@ -98,7 +133,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     split = arguments.split or translator.config.data.validation_split
     with _bar(f"translating {split}") as bar:
         done = translator.evaluate(
-            split, folder=arguments.output, compare=arguments.compare or (), progress=bar.update
+            split,
+            folder=arguments.output,
+            compare=arguments.compare or (),
+            robust=arguments.robust,
+            progress=bar.update,
         )
     decoding = vars(done.decode)
     names = ", ".join(translator.origin["runs"])
@@ -121,6 +160,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(format_comparison(found["tests"]))
     if done.comparisons:
         print("p: how likely so large a difference is by chance, over these sentences")
+    if done.robustness:
+        print(f"\n{format_robustness(done.robustness)}")
 
 
 def arrived(stream: BinaryIO, most: int = MOST) -> Iterator[list[bytes]]:
@@ -152,7 +193,7 @@ def _ready(stream: BinaryIO) -> bool:
 
 def _parts(arguments: argparse.Namespace, files: ExitStack) -> Iterator[list[str]]:
     """Yield the lines to translate, a part at a time."""
-    from dragoman.data.formats import check_file, decode_lines, read_lines
+    from dragoman.data.lines import check_file, decode_lines, read_lines
 
     name, stream = "standard input", sys.stdin.buffer
     if arguments.input is not None:
@@ -198,6 +239,8 @@ def translate(arguments: argparse.Namespace) -> None:
                     print(*several, best.text, sep="\t", file=out)
             out.flush()
             start += len(part)
+    for remark in translator.remarks():
+        warnings.warn(remark, stacklevel=2)
 
 
 def backtranslate(arguments: argparse.Namespace) -> None:
@@ -243,7 +286,7 @@ def report(arguments: argparse.Namespace) -> None:
 
 def attention(arguments: argparse.Namespace) -> None:
     """Draw the attention of a sentence, or measure its alignments on the embedded corpus."""
-    from dragoman.data.sources import read_pairs
+    from dragoman.data.corpora import read_pairs
     from dragoman.reporting.attention import caption_alignment
     from dragoman.reporting.heatmap import save_figure
 

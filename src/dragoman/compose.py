@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -28,8 +28,8 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from dragoman.config import MODELS, Config, CorpusConfig, DataConfig, register_schemas, walk
-from dragoman.errors import DragomanError, nearest, one_of
+from dragoman.config import MODELS, SIZES, Config, CorpusConfig, DataConfig, register_schemas, walk
+from dragoman.errors import DragomanError, nearest, one_of, say
 from dragoman.plugins import load_plugins
 from dragoman.search_path import CALLED, CLOSED, looking_in
 from dragoman.settings import from_hydra
@@ -37,6 +37,9 @@ from dragoman.settings import from_hydra
 PRIMARY = "config"
 # More combinations than this are a mistake, or a sweep whose values Hydra will refuse one by one.
 MOST_JOBS = 256
+# The steps of `configs/size` are for an hour on two CPU cores; these keys follow `auto.minutes`.
+MINUTES = 60
+SCALED = ("max_steps", "schedule_steps", "warmup_steps", "validate_every", "checkpoint_every")
 TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -75,6 +78,37 @@ class Composer:
         with open_dict(composed):
             del composed["hydra"]
         return from_hydra(composed), experiment
+
+    def sized(self, words: Sequence[str], count: Callable[[DataConfig], int]) -> list[str]:
+        """Return words with those that ``auto.minutes`` adds: a size, and steps for that time.
+
+        ``count`` says how many training pairs there are. What is given already is not added.
+        """
+        config, _ = self.config(words)
+        minutes = config.auto.minutes
+        if minutes is None:
+            return [*words]
+        given = {word.partition("=")[0].lstrip("+") for word in words}
+        pairs, sized = count(config.data), [*words]
+        if "size" not in given:
+            fits = [name for name, least in SIZES.items() if pairs >= least]
+            sized.append(f"+size={max(fits, key=lambda name: SIZES[name])}")
+        config, share = self.config(sized)[0], minutes / MINUTES
+        for name in (f"train.{key}" for key in SCALED if f"train.{key}" not in given):
+            steps = round(share * getattr(config.train, name.removeprefix("train.")))
+            sized.append(f"{name}={max(1, steps)}")
+        config = self.config(sized)[0]
+        size = next(
+            word.partition("=")[2] for word in sized if word.lstrip("+").startswith("size=")
+        )
+        model, vocabulary = config.model, config.data.tokenizer.vocab_size
+        say(
+            f"auto: {pairs:,} training pairs, size={size}: vocabulary {vocabulary:,}, "
+            f"width {model.d_model}, {model.encoder_layers} + {model.decoder_layers} layers, "
+            f"dropout {model.dropout:g}; {config.train.max_steps:,} steps "
+            f"({minutes:g} minutes on two CPU cores)"
+        )
+        return sized
 
     def _compose(self, words: list[Override]) -> DictConfig:
         for word in words:
@@ -225,11 +259,15 @@ def composer(
         GlobalHydra.instance().hydra = outer
 
 
-def compose_config(configs: Path, overrides: Sequence[str]) -> tuple[Config, str | None]:
+def compose_config(
+    configs: Path, overrides: Sequence[str], count: Callable[[DataConfig], int] | None = None
+) -> tuple[Config, str | None]:
     """Compose a config as ``train.py`` would; return it with the experiment's name.
+
+    With ``count`` the size of the corpus chooses what ``auto.minutes`` leaves to it.
 
     Raises:
         DragomanError: naming the override at fault and the nearest that exists.
     """
     with composer(configs) as composing:
-        return composing.config(overrides)
+        return composing.config(composing.sized(overrides, count) if count else overrides)

@@ -98,12 +98,73 @@ class TokenizerConfig:
     joint: bool = key(True, "sentencepiece: one model and vocabulary for both sides")
     vocab_size: int = key(5000, "sentencepiece: pieces, specials included", low=8, high=10**6)
     byte_fallback: bool = key(False, "sentencepiece: spell unseen characters as bytes")
+    character_coverage: float = key(
+        1.0, "sentencepiece: share of the text's characters that have a piece", low=0.9, high=1.0
+    )
+    split_digits: bool = key(False, "sentencepiece: every digit is a piece of its own")
+    sample_characters: int = key(
+        20_000_000, "sentencepiece: learn from a sample of so many characters", low=1000
+    )
+    sample_lines: int = key(
+        20_000, "sentencepiece: of languages without spaces, learn from so many lines", low=100
+    )
     sampling_alpha: float = bounded_key(0.0, "unigram: sample by p^alpha; 0: take the best", 100)
     bpe_dropout: float = bounded_key(0.0, "bpe: probability of skipping a merge")
     form: str = key("joiner", "spacy: token strings", choices=("joiner", "plain"))
     min_freq: int = key(1, "spacy: words seen less often become <unk>", low=1)
     max_size: int | None = key(None, "spacy: most words kept, specials not counted", low=1)
     from_run: str | None = key(None, "take the tokenizer of this run; null: train one", path=True)
+
+
+# Sources whose text is trained on as it is: results are compared on it.
+SHIPPED = ("multi30k", "captions")
+
+
+@dataclass
+class CleanConfig:
+    """What is left out of training text of one's own, and counted; data=files turns some on."""
+
+    normalise: bool = key(False, "put text in Unicode's form NFC, without unseen characters")
+    empty: bool = key(False, "leave out pairs with an empty side")
+    max_characters: int = key(0, "leave out pairs with a longer side; 0: none", low=0)
+    length_ratio: float = key(
+        0.0, "leave out pairs with one side so many times as long; 0: none", low=0.0, high=1000
+    )
+    identical: bool = key(False, "leave out pairs whose sides are the same")
+    duplicates: str = key(
+        "none", "leave out pairs that were there before: exact, or but for case and punctuation",
+        choices=("none", "exact", "normalised"),
+    )  # fmt: skip
+    digits: bool = key(False, "leave out pairs whose digits differ")
+    markup: bool = key(False, "leave out pairs with nothing but mark-up or addresses on a side")
+    script: bool = key(False, "leave out pairs with a side that is mostly in another script")
+    language: bool = key(
+        False, "leave out pairs with a side of 5 words or more that looks like another language"
+    )
+    leaks: str = key(
+        "warn", "pairs that share a sentence with an evaluation split: count or leave them out",
+        choices=("warn", "drop"),
+    )  # fmt: skip
+
+
+@dataclass
+class AugmentConfig:
+    """How often training pairs are varied on the way in; shares of the sentences."""
+
+    upper: float = bounded_key(0.0, "share of the pairs in capitals")
+    title: float = bounded_key(
+        0.0, "share of the pairs with capitals at the beginning of every word"
+    )
+    lower: float = bounded_key(0.0, "share of the pairs without capitals")
+    no_end_mark: float = bounded_key(0.0, "share of the sources that lose their end mark")
+    double_space: float = bounded_key(0.0, "share of the sources with a doubled space")
+    typos: float = bounded_key(0.0, "share of the sources with typos")
+    typo_rate: float = bounded_key(0.03, "share of their letters that are mistyped")
+    joined: float = bounded_key(0.0, "share of the pairs with another pair of the corpus behind")
+
+
+# What is read with data.name=files where no training text is named.
+USUAL_FILES = {split: f"{split}.{{lang}}" for split in ("train", "val", "test")}
 
 
 @dataclass
@@ -115,10 +176,27 @@ class DataConfig:
     src: str = key("de", "source language", pattern=LANGUAGE)
     tgt: str = key("en", "target language", pattern=LANGUAGE)
     corpora: list[CorpusConfig] = key([], "the training mixture; one corpus is a list of one")
-    files: dict[str, str] = key(
-        {}, "split -> file name under root; {lang} is the language code", pattern=SPLIT, path=True
+    pairs: Any = key(
+        None, "files: the training text, one file or a list; short for files.train", path=True
     )
-    columns: list[str] | None = key(None, "languages of TSV without header; null: src, tgt")
+    files: dict[str, Any] = key(
+        {}, "split -> file, pattern or list of them, under root; {lang} is the language code",
+        pattern=SPLIT, path=True,
+    )  # fmt: skip
+    columns: list[str] | None = key(
+        None, "languages (or other names) of the columns of files without a header; null: told "
+        "from the text",
+    )  # fmt: skip
+    holdout: int = key(
+        1000, "files: lines held out for validation and test each, where no file is named; 0: none",
+        low=0, high=10**6,
+    )  # fmt: skip
+    held_out: str | None = key(
+        None, "folder of lines held out by another run (its pairs/); null: choose them",
+        path=True, free=True,
+    )  # fmt: skip
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     validation_split: str = key("val", "split scored during training", pattern=SPLIT)
     max_length: int = key(128, "longest training sentence, in tokens a side", low=2, high=10**6)
     cache: str = key("data/cache", "folder of the token cache", free=True, path=True)
@@ -267,7 +345,7 @@ class TrainConfig:
         500, "steps between checkpoints; fixed for average_last and average_best", low=1, free=True
     )
     keep: int = key(2, "checkpoints kept besides best", low=1, free=True)
-    metric: str = key("bleu", "what chooses best and stops early", choices=("bleu", "loss"))
+    metric: str = key("bleu", "what chooses best and stops early", choices=("bleu", "chrf", "loss"))
     patience: int = key(0, "validations without gain before stopping; 0: never", low=0, free=True)
 
 
@@ -298,8 +376,24 @@ class DecodeConfig:
     top_k: int = key(0, "sample, mbr: only the k likeliest tokens; 0: all", low=0)
     top_p: float = key(1.0, "sample, mbr: smallest set of this probability", low=1e-6, high=1.0)
     seed: int = key(1, "sample, mbr: seed of the draws", low=0, high=2**31 - 1)
+    split: str = key(
+        "auto", "translate by the sentence: auto: lines of more sentences than those that were "
+        "trained on; always; never: only lines that are too long for the model",
+        choices=("auto", "always", "never"),
+    )  # fmt: skip
     replace_unknown: bool = key(False, "copy the most attended source word for every <unk>")
     batch_size: int = key(64, "sentences searched together", low=1)
+
+
+@dataclass
+class EvaluationConfig:
+    """How translations are compared with their references."""
+
+    tokenize: str | None = key(
+        None, "sacreBLEU's tokens for BLEU and TER; null: those that suit the target language, "
+        "which a run keeps", free=True, before="13a",
+        choices=("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none"),
+    )  # fmt: skip
 
 
 @dataclass
@@ -315,6 +409,20 @@ class LogConfig:
     profile_steps: int = key(0, "steps recorded by the PyTorch profiler; 0: none", low=0, free=True)
 
 
+# The groups of `configs/size`, and the least number of training pairs that each is for.
+SIZES = {"tiny": 0, "small": 1_000, "medium": 10_000, "large": 100_000, "huge": 1_000_000}
+
+
+@dataclass
+class AutoConfig:
+    """Whether the size of the corpus chooses one of `configs/size`, as `+size=NAME` does."""
+
+    minutes: float | None = key(
+        None, "time on two CPU cores, by which the steps are scaled; null: nothing is chosen",
+        low=0.1, high=1e6,
+    )  # fmt: skip
+
+
 @dataclass
 class Config:
     """A whole run."""
@@ -323,7 +431,9 @@ class Config:
     model: Any = field(default_factory=TransformerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    auto: AutoConfig = field(default_factory=AutoConfig)
     seed: int = key(1, "every random draw of the run follows from it", low=0, high=2**31 - 1)
     device: str = key("auto", "where to compute", pattern=DEVICE, free=True)
     threads: int | None = key(None, "CPU threads; null: torch chooses", low=1, high=1024, free=True)

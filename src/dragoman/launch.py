@@ -27,6 +27,7 @@ from omegaconf import DictConfig
 
 from dragoman.compose import PRIMARY, composer
 from dragoman.config import Config
+from dragoman.data.preparation import count_pairs
 from dragoman.errors import FAILED, DragomanError, nearest, report, say, warn
 from dragoman.plugins import from_arguments
 from dragoman.runs import read_state, run_of
@@ -84,8 +85,14 @@ def read_command_line(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, arg
             words = [composing.parse(word) for word in arguments.overrides]
             arguments.overrides = [str(word.input_line) for word in words]
             sweep = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
-            for job in composing.jobs(words) if sweep else [arguments.overrides]:
-                composing.config(job)
+            jobs = composing.jobs(words) if sweep else [arguments.overrides]
+            added = {tuple(composing.sized(job, count_pairs)[len(job) :]) for job in jobs}
+            if len(added) > 1:
+                raise DragomanError(
+                    "auto.minutes: chooses differently for the jobs of this sweep; give +size=NAME "
+                    "and the steps, or train them one by one"
+                )
+            arguments.overrides += next(iter(added), ())
     return parser, arguments
 
 

@@ -5,6 +5,8 @@ checkpoints/<run_name>/
     step-<n>/                checkpoints, each whole (config, tokenizer, weights, state)
     best, last               text pointers: the name of a checkpoint
     train.jsonl              one line per logged step and validation
+    data.json                what became of the training pairs, corpus by corpus
+    pairs/                   lines held out of the training text, or given in memory
     scores.<split>.json      and hypotheses.<split>.txt: results of evaluations
     tensorboard/, attention/
 
@@ -53,13 +55,17 @@ def run_of(config: Config, experiment: str | None) -> Run:
     where there is no folder of the name, one with the same values is taken.
     """
     run = Run(Path(config.checkpoint_dir) / run_name(config, experiment))
+    now = config.data.clean
     if config.run_name is None and not os.path.exists(run.folder):
         pattern = escape(str(run.folder)[:-8]) + 8 * "[0-9a-f]"
         for other in map(Run, map(Path, sorted(glob(pattern)))):
             with suppress(DragomanError):  # one that cannot be read is not this run
                 saved = settings.load(other.folder / "config.yaml")
+                config.data.clean = settings.as_then(config, other.folder / "config.yaml")
                 if other.steps() and not changed_keys(saved, config):
                     return other
+                config.data.clean = now
+    config.data.clean = settings.as_then(config, run.folder / "config.yaml")
     return run
 
 
@@ -194,6 +200,14 @@ class Run:
         """Return the language pairs, source and target, that the run was trained to translate."""
         return trained_pairs(settings.load(self.folder / "config.yaml").data)
 
+    def leaks(self, split: str) -> int:
+        """Return how many training pairs share a sentence with a split, if that was counted."""
+        try:
+            counts = json.loads(read_file(self.folder / "data.json"))
+            return sum(int(corpus["leaks"].get(split, 0)) for corpus in counts)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return 0  # an older run, or one that was handed on, has no such file
+
     def point(self, pointer: str, step: int) -> None:
         """Move a pointer to a checkpoint."""
         write_atomic(self.folder / pointer, f"step-{step}\n")
@@ -228,6 +242,14 @@ class Run:
                     shutil.rmtree(leftover, ignore_errors=True)
                 else:
                     leftover.unlink(missing_ok=True)
+
+
+def leaking(split: str, shared: int) -> str:
+    """Say that training pairs share a sentence with a split."""
+    return (
+        f"{shared:,} training pairs share a sentence with the split '{split}', which makes its "
+        "score better than it is (data.clean.leaks)"
+    )
 
 
 def find_run(text: str) -> Run:

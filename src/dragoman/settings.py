@@ -23,6 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 from dragoman import plugins
 from dragoman.config import (
     MODELS,
+    SHIPPED,
+    USUAL_FILES,
+    CleanConfig,
     Config,
     CorpusConfig,
     DataConfig,
@@ -35,6 +38,8 @@ from dragoman.config import (
 )
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.files import read_file, write_atomic
+from dragoman.languages import base, meant, score_tokens
+from dragoman.search_path import shipped_configs
 
 BOUNDS = (("low", ge, "at least"), ("high", le, "at most"), ("above", gt, "above"))
 
@@ -58,12 +63,27 @@ def _problem(item: dataclasses.Field[Any], value: Any) -> str | None:
             if not re.fullmatch(pattern, text):
                 return f"'{text}' is not accepted, expected {words}"
     if meta.get("path"):
-        for path in value.values() if isinstance(value, dict) else [value]:
-            if not path.strip() or "\0" in path:
+        for path in _paths(value):
+            if not isinstance(path, str) or not path.strip() or "\0" in path:
                 return f"'{path}' is not a path, expected a file or folder"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _number_problem(value, meta)
     return None
+
+
+def _paths(value: Any) -> list[Any]:
+    """Return the paths that a key holds: one, a list of them, or a mapping to such."""
+    values = list(value.values()) if isinstance(value, dict) else [value]
+    return [p for v in values for p in (v if isinstance(v, list) else [v])]
+
+
+def _expanded(value: Any) -> Any:
+    """Return the value of a key for paths with every ``~`` expanded."""
+    if isinstance(value, dict):
+        return {name: _expanded(path) for name, path in value.items()}
+    if isinstance(value, list):
+        return [_expanded(path) for path in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _number_problem(value: float, meta: Mapping[str, Any]) -> str | None:
@@ -166,8 +186,13 @@ def _corpora_problems(data: DataConfig) -> Iterator[str]:
             both = f"{corpus.src} is translated to {other} and to {corpus.tgt}"
             yield f"{path}.tag: {both}; tags such as {tag} must tell the model which"
     pairs = [(src, tgt), *trained]
-    if data.columns and sorted(data.columns) not in map(sorted, pairs):
+    named = [base(meant(name) or "") for name in data.columns or ()]
+    if all(named) and named and not any({base(s), base(t)} <= set(named) for s, t in pairs):
         yield f"data.columns: {data.columns} are not the two languages of data or of a corpus"
+    if (cases := sum(getattr(data.augment, name) for name in ("upper", "title", "lower"))) > 1:
+        yield f"data.augment: upper, title and lower add up to {cases:g}, expected at most 1"
+    if data.clean != CleanConfig() and all(c.source in SHIPPED for c in data.corpora):
+        yield f"data.clean: {one_of(SHIPPED)} is trained on as it is; only other text is cleaned"
 
 
 # Schedules that fall from the peak to the end of schedule_steps.
@@ -262,10 +287,8 @@ def _complete(section: Any, data: Any, saved: bool) -> None:
                 _complete(entry, entry_given, saved)
         elif saved and item.name not in data and before is not dataclasses.MISSING:
             setattr(section, item.name, before)
-        elif item.metadata.get("path") and isinstance(value, dict):
-            value.update({name: os.path.expanduser(path) for name, path in value.items()})
         elif item.metadata.get("path") and value is not None:
-            setattr(section, item.name, os.path.expanduser(value))
+            setattr(section, item.name, _expanded(value))
 
 
 def from_dict(data: dict[str, Any], origin: str = "config", saved: bool = False) -> Config:
@@ -296,6 +319,9 @@ def from_dict(data: dict[str, Any], origin: str = "config", saved: bool = False)
         raise DragomanError(f"{origin}: {where}{str(problem).splitlines()[0]}") from None
     assert isinstance(config, Config)
     _complete(config, data, saved)
+    own = config.data
+    if own.name == "files" and not own.pairs and "train" not in own.files:
+        own.files = {**USUAL_FILES, **own.files}
     validate(config, f"{origin}: " if saved else "")
     return config
 
@@ -335,6 +361,11 @@ def portable(config: Config) -> Config:
 
 # How a config begins that names parts of plug-ins: nothing reads it but a person, and a message.
 _NEEDS = "# needs plug-ins: "
+
+
+def tokens_of(config: Config) -> str:
+    """Return the name of sacreBLEU's tokens that a run is scored with."""
+    return config.evaluation.tokenize or score_tokens(config.data.tgt)
 
 
 def as_yaml(config: Config) -> str:
@@ -404,6 +435,23 @@ def load(path: Path) -> Config:
             f"{problem}; this run was trained with the plug-ins {first.removeprefix(_NEEDS)}: "
             "--plugin names one"
         ) from None
+
+
+def as_then(config: Config, saved: Path) -> CleanConfig:
+    """Return how a config's text is cleaned in a run that was begun before there were rules.
+
+    What the recipes turn on today, nobody asked for then: such a run goes on without. Rules that
+    were asked for stay, and are refused like any other change.
+    """
+    shipped = yaml.safe_load((shipped_configs() / "data" / "files.yaml").read_text("utf-8"))
+    try:
+        data = parse_yaml(read_file(saved, LARGEST_FILE).decode("utf-8"))["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return config.data.clean  # whoever loads it says what is wrong
+    usual = CleanConfig(**shipped["clean"])
+    return (
+        CleanConfig() if "clean" not in data and config.data.clean == usual else config.data.clean
+    )
 
 
 def fixed_keys(config: Config) -> dict[str, Any]:

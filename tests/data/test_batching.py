@@ -41,6 +41,9 @@ class Pairs:
     def lengths(self, pairs: IntArray, epoch: int) -> tuple[IntArray, IntArray]:
         return self.src[pairs], self.tgt[pairs]
 
+    def usual_lengths(self, pairs: IntArray) -> tuple[IntArray, IntArray]:
+        return self.lengths(pairs, 0)
+
     def rows(self, pairs: IntArray, epoch: int) -> tuple[Ragged, Ragged]:
         sides = []
         for offset, lengths in ((1000, self.src), (2000, self.tgt)):

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinytokens
-from dragoman.config import TokenizerConfig
+from dragoman.config import CleanConfig, TokenizerConfig
+from dragoman.data.cleaning import Facts
 from dragoman.data.dataset import TrainingSet
 from dragoman.data.ragged import Ragged, merge, ranges, starts_of, sums, take
-from dragoman.data.store import EncodedSide, UnitSide, cut_corpus, encode_corpus
+from dragoman.data.store import Encoded, Pairs, count_units, encode_text, read_text
 from dragoman.data.tokenizers import EOS, TOKENIZERS, Cutter, Tokenizer
 from dragoman.data.tokenizers.sampling import make_sampler
 from dragoman.errors import DragomanError
@@ -45,14 +46,21 @@ def trained(name: str) -> tuple[Tokenizer, Tokenizer]:
     return tinytokens.train_tokenizers(CONFIGS[name], PAIRS, tags=("<2en>",))
 
 
+AS_IT_IS = Facts(CleanConfig(), "de", "en")
+
+
+def encoded(folder: Path, fingerprint: str, pairs: Pairs, name: str) -> Encoded:
+    return encode_text(folder, read_text(folder, fingerprint, pairs, AS_IT_IS), trained(name))
+
+
 def corpus(
     folder: Path, pairs: list[tuple[str, str]], name: str, fingerprint: str = "f"
-) -> tuple[EncodedSide, EncodedSide]:
-    return encode_corpus(folder, fingerprint, lambda: pairs, trained(name))
+) -> Encoded:
+    return encoded(folder, fingerprint, lambda: pairs, name)
 
 
 def training_set(
-    corpora: list[tuple[EncodedSide, EncodedSide]],
+    corpora: list[Encoded],
     name: str,
     *,
     weights: list[float] | None = None,
@@ -79,7 +87,7 @@ def split(rows: Ragged) -> list[list[int]]:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_rows_spell_the_pairs_and_end_in_eos(tmp_path: Path, name: str) -> None:
     data = training_set([corpus(tmp_path, PAIRS, name)], name)
-    assert data.counts == {"pairs": 96, "empty": 0, "too_long": 0, "kept": 96}
+    assert data.counts == {"pairs": 96, "left_out": 0, "empty": 0, "too_long": 0, "kept": 96}
     pairs = np.array([5, 0, 95, 5])
     for side, rows in enumerate(data.rows(pairs, 0)):
         tokenizer = trained(name)[side]
@@ -157,7 +165,7 @@ def test_empty_and_long_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
     pairs = [*PAIRS[:3], ("", "x"), ("x", " \t"), ("", ""), ("lang " * 30, "x"), ("x", "y " * 30)]
     tag = trained("words")[0].tag_id("<2en>")
     data = training_set([corpus(tmp_path, pairs, "words")], "words", tags=[tag], max_length=20)
-    assert data.counts == {"pairs": 8, "empty": 3, "too_long": 2, "kept": 3}
+    assert data.counts == {"pairs": 8, "left_out": 0, "empty": 3, "too_long": 2, "kept": 3}
     assert data.epoch_pairs(0).tolist() == [0, 1, 2]
     limit = len(trained("words")[0].encode(PAIRS[0][0])) + 2  # with tag and EOS
     for max_length, kept in ((limit, 3), (limit - 1, 0)):
@@ -230,20 +238,20 @@ def test_the_text_is_read_once(tmp_path: Path) -> None:
 
     for name in ("unigram", "sampled", "dropped"):  # all cut at white space
         for _ in range(2):
-            encode_corpus(tmp_path, "f", pairs, trained(name))
+            encoded(tmp_path, "f", pairs, name)
+    encoded(tmp_path, "f", pairs, "words")
     assert len(calls) == 1
-    encode_corpus(tmp_path, "other text", pairs, trained("unigram"))
-    encode_corpus(tmp_path, "f", pairs, trained("words"))
-    assert len(calls) == 3
+    encoded(tmp_path, "other text", pairs, "unigram")
+    assert len(calls) == 2
 
 
 def test_a_damaged_cache_is_built_again(tmp_path: Path) -> None:
     before = training_set([corpus(tmp_path, PAIRS, "words")], "words").rows(np.arange(96), 0)
-    files = [*tmp_path.rglob("*.npy"), *tmp_path.rglob("*.types.txt")]
-    assert len(files) == 14
+    files = [*tmp_path.rglob("*.npy"), *tmp_path.rglob("examples.json")]
+    assert len(files) == 13
     for number, path in enumerate(files):
         data = bytearray(path.read_bytes())
-        data[-1 - number] ^= 1 << number % 8
+        data[-1 - number % len(data)] ^= 1 << number % 8
         path.write_bytes(data)
     with pytest.warns(UserWarning, match="checksums"):
         after = training_set([corpus(tmp_path, PAIRS, "words")], "words").rows(np.arange(96), 0)
@@ -261,39 +269,50 @@ class Lines(Cutter):
 
 
 def test_a_unit_with_a_line_break_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DragomanError, match=r"src\.types\.txt: .*line break"):
-        cut_corpus(tmp_path, "f", lambda: PAIRS, (Lines(), Lines()))
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+    text = read_text(tmp_path, "f", lambda: PAIRS, AS_IT_IS)
+    with pytest.raises(DragomanError, match="unit of the text holds a line break"):
+        count_units(tmp_path, "k", text, [np.arange(96)] * 2, (Lines(), Lines()))
 
 
-@pytest.mark.parametrize(("types", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
-def test_unit_numbers_take_two_bytes_while_they_fit(
-    tmp_path: Path, types: int, dtype: type
-) -> None:
+def test_units_are_counted_over_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dragoman.data.store.ROWS", 7)
+    text = read_text(tmp_path, "f", lambda: PAIRS, AS_IT_IS)
     cut = TOKENIZERS["sentencepiece"].make_cutter(TokenizerConfig(), "de")
-    text = [" ".join(f"w{n}" for n in range(first, min(first + 64, types)))
-            for first in range(0, types, 64)]  # fmt: skip
-    folder = cut_corpus(tmp_path, "f", lambda: ((line, "x") for line in text), (cut, cut))
-    side = UnitSide(folder, "src")
-    assert side.sentences.flat.dtype == dtype
-    assert len(side.types()) == types
-    last = side.sentences.rows(np.array([len(text) - 1]))
-    assert [side.types()[n] for n in last.flat] == text[-1].split()
-    assert UnitSide(folder, "tgt").counts.tolist() == [len(text)]
+    src, tgt = count_units(tmp_path, "k", text, [np.arange(96), np.arange(0, 96, 2)], (cut, cut))
+    assert src == Counter(word for line, _ in PAIRS for word in line.split())
+    assert tgt == Counter(word for _, line in PAIRS[::2] for word in line.split())
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_of_very_many_words_the_rarest_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dragoman.data.store.ROWS", 10)
+    monkeypatch.setattr("dragoman.data.store._PRUNED", 20)
+    pairs = [(f"often w{n} v{n} u{n}", "x") for n in range(100)]
+    text = read_text(tmp_path, "f", lambda: pairs, AS_IT_IS)
+    cut = TOKENIZERS["sentencepiece"].make_cutter(TokenizerConfig(), "de")
+    src, _ = count_units(tmp_path, "k", text, [np.arange(100)] * 2, (cut, cut))
+    assert src["often"] == 100
+    assert len(src) <= 2 * 20 + 31
 
 
 def test_bytes_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dragoman.data.store._CHUNK", 10)  # the files are written piece by piece
+    monkeypatch.setattr("dragoman.data.store.ROWS", 10)  # the files are joined of many parts
     found = corpus(tmp_path, PAIRS * 20, "unigram")
     data = training_set([found], "unigram")
-    size = sum(
-        path.stat().st_size - 128
-        for name in ("units", "offsets")
-        for path in tmp_path.rglob(f"*.{name}.npy")
-    )
-    tokens = sum(int(n.sum()) for n in data.lengths(np.arange(len(PAIRS) * 20), 0))
-    assert size <= 4 * tokens + 16 * len(PAIRS) * 20
-    assert isinstance(found[0].sentences.flat.base, np.memmap)  # no copy in memory
+    lines = len(PAIRS) * 20
+
+    def size(*names: str) -> int:
+        paths = (path for name in names for path in tmp_path.rglob(f"*.{name}.npy"))
+        return sum(path.stat().st_size - 128 for path in paths)
+
+    tokens = sum(int(n.sum()) for n in data.lengths(np.arange(lines), 0))
+    assert size("pieces", "starts") <= 2 * tokens + 2 * 4 * (lines + 1)
+    assert size("text") == sum(len(side.encode()) for pair in PAIRS for side in pair) * 20
+    some = np.array([1000, 3, 4, 5, 3, 1919])
+    assert found.text.sides[0].lines(some) == [PAIRS[n % 96][0] for n in some]
+    assert found.sides[1].rows(some[:0]).lengths.tolist() == []
     assert trained("unigram")[1].decode(split(data.rows(np.array([1000]), 0)[1])[0]) == PAIRS[40][1]
 
 

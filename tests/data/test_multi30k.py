@@ -178,7 +178,10 @@ def test_a_wrong_checksum_never_gets_the_name(server: Server, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("source", ["gopher://127.0.0.1/raw", "http://[::1/raw", "raw"])
-def test_addresses_that_cannot_be_fetched_are_refused(tmp_path: Path, source: str) -> None:
+def test_addresses_that_cannot_be_fetched_are_refused(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multi30k, "BACKOFF_SECONDS", 0.001)
     message = refusal(lambda: multi30k.fetch(tmp_path, ["de"], ["val"], source=source))
     assert message.startswith(source)
 

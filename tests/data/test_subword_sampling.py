@@ -24,7 +24,12 @@ from dragoman.data.tokenizers.sampling import (
     UnigramSampler,
     make_sampler,
 )
-from dragoman.data.tokenizers.sentencepiece import SPACE, Inventory, SentencePieceTokenizer
+from dragoman.data.tokenizers.sentencepiece import (
+    SPACE,
+    Inventory,
+    SentencePieceTokenizer,
+    WhitespaceCutter,
+)
 
 TEXT = (
     "a man in a red shirt is standing on the side of the street while two women are talking "
@@ -33,6 +38,13 @@ TEXT = (
 )
 COUNTS = Counter(TEXT.split())
 WORDS = ["banana", "a", "running", "streets", "☃x☃☃", "ananas", "outfits", "é", "s" * 40]
+
+
+CUTTER = WhitespaceCutter(lowercase=False)
+
+
+def many(count: int) -> list[str]:
+    return [WORDS[n % len(WORDS)] for n in range(count)]
 
 
 def train(algorithm: str, byte_fallback: bool = False) -> SentencePieceTokenizer:
@@ -59,8 +71,8 @@ def keys(count: int, first: int = 0) -> np.ndarray:
     return np.arange(first, first + count, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
 
 
-def frequencies(sampler: Sampler, word: int, draws: int) -> dict[tuple[int, ...], float]:
-    drawn = Counter(rows(sampler.sample(np.full(draws, word), keys(draws))))
+def frequencies(sampler: Sampler, word: str, draws: int) -> dict[tuple[int, ...], float]:
+    drawn = Counter(rows(sampler.sample([word] * draws, keys(draws))))
     return {row: count / draws for row, count in drawn.items()}
 
 
@@ -101,7 +113,7 @@ def test_unigram_draws_with_the_probabilities_of_the_model(alpha: float, word: s
     }
     assert len(weights) > 4
     total = sum(weights.values())
-    seen = frequencies(UnigramSampler(inventory, ["other", word], alpha), 1, draws)
+    seen = frequencies(UnigramSampler(CUTTER, inventory, alpha), word, draws)
     check_frequencies(seen, {row: weight / total for row, weight in weights.items()}, draws)
 
 
@@ -128,7 +140,7 @@ def test_bpe_draws_with_the_probabilities_of_algorithm_1(dropout: float, word: s
     exact = dropout_distribution(inventory, tuple(SPACE + word), dropout)
     assert len(exact) > 4
     expected = {tuple(inventory.ids[part] for part in row): p for row, p in exact.items()}
-    seen = frequencies(BPEDropoutSampler(inventory, ["other", word], dropout), 1, draws)
+    seen = frequencies(BPEDropoutSampler(CUTTER, inventory, dropout), word, draws)
     check_frequencies(seen, expected, draws)
 
 
@@ -136,8 +148,8 @@ def test_bpe_draws_with_the_probabilities_of_algorithm_1(dropout: float, word: s
 @settings(max_examples=200, deadline=None)
 def test_bpe_without_dropout_is_sentencepiece(words: list[str]) -> None:
     for tokenizer in (BPE, BPE_BYTES):
-        sampler = BPEDropoutSampler(tokenizer.inventory(), words, 0.0)
-        drawn = sampler.sample(np.arange(len(words)), keys(len(words)))
+        sampler = BPEDropoutSampler(CUTTER, tokenizer.inventory(), 0.0)
+        drawn = sampler.sample(words, keys(len(words)))
         assert rows(drawn) == [tuple(tokenizer.pieces(word)) for word in words]
 
 
@@ -146,8 +158,8 @@ def test_bpe_without_dropout_is_sentencepiece(words: list[str]) -> None:
 def test_unigram_with_large_alpha_is_the_best_segmentation(words: list[str]) -> None:
     for tokenizer in (UNIGRAM, UNIGRAM_BYTES):
         inventory = tokenizer.inventory()
-        sampler = UnigramSampler(inventory, words, 1e6)
-        drawn = rows(sampler.sample(np.arange(len(words)), keys(len(words))))
+        sampler = UnigramSampler(CUTTER, inventory, 1e6)
+        drawn = rows(sampler.sample(words, keys(len(words))))
         for word, row in zip(words, drawn, strict=True):
             best = tokenizer.pieces(word)
             if row != tuple(best):  # only where two are equally good
@@ -156,58 +168,83 @@ def test_unigram_with_large_alpha_is_the_best_segmentation(words: list[str]) -> 
 
 
 def test_bpe_that_drops_everything_spells() -> None:
-    sampler = BPEDropoutSampler(BPE.inventory(), ["banana"], 1.0)
-    (row,) = rows(sampler.sample(np.zeros(1, np.int64), keys(1)))
+    sampler = BPEDropoutSampler(CUTTER, BPE.inventory(), 1.0)
+    (row,) = rows(sampler.sample(["banana"], keys(1)))
     assert BPE.tokens(row) == list(SPACE + "banana")
 
 
 SAMPLERS = {
-    "unigram": (UNIGRAM, UnigramSampler(UNIGRAM.inventory(), WORDS, 0.1)),
-    "unigram bytes": (UNIGRAM_BYTES, UnigramSampler(UNIGRAM_BYTES.inventory(), WORDS, 0.1)),
-    "bpe": (BPE, BPEDropoutSampler(BPE.inventory(), WORDS, 0.3)),
-    "bpe bytes": (BPE_BYTES, BPEDropoutSampler(BPE_BYTES.inventory(), WORDS, 0.3)),
+    "unigram": (UNIGRAM, UnigramSampler(CUTTER, UNIGRAM.inventory(), 0.1)),
+    "unigram bytes": (UNIGRAM_BYTES, UnigramSampler(CUTTER, UNIGRAM_BYTES.inventory(), 0.1)),
+    "bpe": (BPE, BPEDropoutSampler(CUTTER, BPE.inventory(), 0.3)),
+    "bpe bytes": (BPE_BYTES, BPEDropoutSampler(CUTTER, BPE_BYTES.inventory(), 0.3)),
 }
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_whatever_is_drawn_spells_the_word(name: str) -> None:
     tokenizer, sampler = SAMPLERS[name]
-    numbers = np.arange(3000) % len(WORDS)
-    drawn = rows(sampler.sample(numbers, keys(len(numbers))))
-    for number, row in zip(numbers, drawn, strict=True):
-        unknown = "bytes" not in name and not set(WORDS[number]) <= set(TEXT)
+    words = many(3000)
+    drawn = rows(sampler.sample(words, keys(len(words))))
+    for word, row in zip(words, drawn, strict=True):
+        unknown = "bytes" not in name and not set(word) <= set(TEXT)
         if not unknown:
             assert UNK not in row
-            assert tokenizer.decode(row) == WORDS[number]
-        assert tokenizer.decode(row) == tokenizer.decode(tokenizer.encode(WORDS[number]))
+            assert tokenizer.decode(row) == word
+        assert tokenizer.decode(row) == tokenizer.decode(tokenizer.encode(word))
     assert len(set(drawn)) > 3 * len(WORDS)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_draw_depends_on_its_key_alone(name: str) -> None:
     _, sampler = SAMPLERS[name]
-    numbers, every = np.arange(400) % len(WORDS), keys(400)
-    together = rows(sampler.sample(numbers, every))
+    words, every = many(400), keys(400)
+    together = rows(sampler.sample(words, every))
     order = np.random.default_rng(0).permutation(400)
-    shuffled = rows(sampler.sample(numbers[order], every[order]))
+    shuffled = rows(sampler.sample([words[i] for i in order], every[order]))
     assert shuffled == [together[i] for i in order]
-    alone = [rows(sampler.sample(numbers[i : i + 1], every[i : i + 1]))[0] for i in range(40)]
+    alone = [rows(sampler.sample(words[i : i + 1], every[i : i + 1]))[0] for i in range(40)]
     assert alone == together[:40]
-    assert rows(sampler.sample(numbers, keys(400, 1000))) != together
+    assert rows(sampler.sample(words, keys(400, 1000))) != together
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_no_words_give_no_rows(name: str) -> None:
-    drawn = SAMPLERS[name][1].sample(np.empty(0, np.int64), keys(0))
+    drawn = SAMPLERS[name][1].sample([], keys(0))
     assert drawn.flat.shape == drawn.lengths.shape == (0,)
 
 
 def test_more_words_than_are_simulated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     _, sampler = SAMPLERS["bpe"]
-    numbers = np.arange(400) % len(WORDS)
-    whole = rows(sampler.sample(numbers, keys(400)))
+    whole = rows(sampler.sample(many(400), keys(400)))
     monkeypatch.setattr("dragoman.data.tokenizers.sampling._CELLS", 50)
-    assert rows(sampler.sample(numbers, keys(400))) == whole
+    assert rows(sampler.sample(many(400), keys(400))) == whole
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_what_has_been_forgotten_changes_no_draw(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = SAMPLERS[name][1]
+    whole = rows(sampler.sample(many(90), keys(90)))
+    monkeypatch.setattr("dragoman.data.tokenizers.sampling.MOST_HELD", 30)
+    for first in (60, 0, 30):
+        part = slice(first, first + 30)
+        assert rows(sampler.sample(many(90)[part], keys(90)[part])) == whole[part]
+        assert len(sampler._words) <= len(WORDS)
+
+
+@given(st.text("abnrsteuigf☃é", min_size=1, max_size=30), st.integers(0, 2**32))
+@settings(max_examples=200, deadline=None)
+def test_a_word_is_cut_where_no_piece_can_cross(word: str, first: int) -> None:
+    """So no draw differs from one of the whole lattice."""
+    for tokenizer in (UNIGRAM, UNIGRAM_BYTES):
+        sampler, whole = (UnigramSampler(CUTTER, tokenizer.inventory(), 0.3) for _ in range(2))
+        whole._parts = lambda word: iter([word])  # type: ignore[method-assign]
+        assert "".join(sampler._parts(word)) == word
+        words = [word] * 20
+        drawn = (rows(each.sample(words, keys(20, first))) for each in (sampler, whole))
+        assert len(set(map(tuple, drawn))) == 1
 
 
 def digest() -> str:
@@ -217,9 +254,9 @@ def digest() -> str:
         (UNIGRAM, TokenizerConfig(sampling_alpha=0.3)),
         (BPE, TokenizerConfig(algorithm="bpe", bpe_dropout=0.2)),
     ):
-        factory = make_sampler(tokenizer, config)
-        assert factory is not None
-        drawn = factory(WORDS).sample(np.arange(2000) % len(WORDS), keys(2000))
+        sampler = make_sampler(tokenizer, config)
+        assert sampler is not None
+        drawn = sampler.sample(many(2000), keys(2000))
         found.update(drawn.flat.tobytes() + drawn.lengths.tobytes())
     return found.hexdigest()
 

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 import tiny
 from dragoman.config import DecodeConfig
+from dragoman.data.batching import Batch
 from dragoman.data.tokenizers import BOS, EOS, PAD, UNK
+from dragoman.decoding.ensemble import mean_log_prob
 from dragoman.decoding.search import Hypothesis
 
 
@@ -25,6 +27,17 @@ def next_log_probs(models: Sequence[Any], source: list[int], prefixes: list[list
         probabilities = probabilities + logits[:, -1].softmax(-1) / len(models)
     assert isinstance(probabilities, Tensor)
     return probabilities.log()
+
+
+@torch.no_grad()
+def log_probabilities(models: Sequence[Any], batch: Batch) -> Tensor:
+    """Return the log-probability (B,) of each target sentence, EOS included, in float64."""
+    log_probs = mean_log_prob([model.project(model(batch)).log_softmax(-1) for model in models])
+    tokens = log_probs.gather(1, batch.targets_N[:, None])[:, 0].to(torch.float64)
+    row_N = torch.arange(len(batch.src_BS), device=tokens.device).repeat_interleave(
+        batch.tgt_lengths_B
+    )
+    return tokens.new_zeros(len(batch.src_BS)).index_add(0, row_N, tokens)
 
 
 def penalty(length: int, config: DecodeConfig) -> float:

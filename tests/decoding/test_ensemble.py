@@ -12,7 +12,6 @@ from dragoman.data.batching import pad
 from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import EOS
 from dragoman.decoding.ensemble import Ensemble, mean_log_prob
-from dragoman.decoding.forced import log_probabilities
 from dragoman.decoding.search import search
 
 SOURCES = tiny.sentences([3, 6, 1, 4, 2])
@@ -62,7 +61,7 @@ def test_different_models_search_together() -> None:
         expected = slow.beam(models, source, config)
         assert [h.tokens for h in row] == [h.tokens for h in expected]
         batch = tiny.pairs([source] * len(row), [[*h.tokens, EOS] for h in row])
-        forced = log_probabilities(models, batch).tolist()
+        forced = slow.log_probabilities(models, batch).tolist()
         assert [h.log_prob for h in row] == pytest.approx(forced, abs=1e-9)
     alone = [run([model], config) for model in models]
     assert all(found != other for other in alone), "no model decides by itself"

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
+import slow
 import torch
 
 import tiny
 from dragoman.data.batching import Batch
-from dragoman.decoding.forced import attention_weights, log_probabilities, word_attention
+from dragoman.decoding.forced import attention_weights, word_attention
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -14,7 +15,7 @@ def test_log_probability_is_the_sum_over_the_tokens(
     name: str, dtype: torch.dtype, batch: Batch
 ) -> None:
     model = tiny.build(tiny.FEW[name], dtype=dtype)
-    found = log_probabilities([model], batch)
+    found = slow.log_probabilities([model], batch)
     assert found.dtype == torch.float64
     for row in range(len(batch.src_BS)):
         memory = model.encode(batch.src_BS[row : row + 1], batch.src_lengths_B[row : row + 1])

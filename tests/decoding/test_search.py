@@ -13,7 +13,6 @@ from dragoman.config import DecodeConfig
 from dragoman.data.batching import pad
 from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import BOS, EOS, PAD
-from dragoman.decoding.forced import log_probabilities
 from dragoman.decoding.search import Hypothesis, length_penalty, search
 from dragoman.errors import DragomanError
 
@@ -111,7 +110,7 @@ def test_a_beam_wider_than_the_space_is_brute_force(name: str, alpha: float, for
         config = tiny.decode(length_penalty=alpha, length_penalty_form=form)
         scores = [
             total / slow.penalty(len(tokens) + 1, config)
-            for tokens, total in zip(sentences, log_probabilities([model], batch), strict=True)
+            for tokens, total in zip(sentences, slow.log_probabilities([model], batch), strict=True)
         ]
         order = sorted(range(40), key=lambda n: -scores[n])
         ranked.append([(sentences[n], float(scores[n])) for n in order])
@@ -185,7 +184,7 @@ def test_beam_scores_are_those_of_teacher_forcing(name: str, dtype: torch.dtype)
     pairs = [(source, h) for source, row in zip(sources, found, strict=True) for h in row]
     assert len(pairs) == 24 * 4
     batch = tiny.pairs([source for source, _ in pairs], [[*h.tokens, EOS] for _, h in pairs])
-    forced = log_probabilities([model], batch).tolist()
+    forced = slow.log_probabilities([model], batch).tolist()
     tolerance = {"abs": 1e-9} if dtype == torch.float64 else {"rel": 1e-5}
     for (_, hypothesis), total in zip(pairs, forced, strict=True):
         assert hypothesis.log_prob == pytest.approx(total, **tolerance)
@@ -300,7 +299,7 @@ def test_no_sentence_gives_no_translation() -> None:
 def test_nothing_is_recorded_for_a_gradient() -> None:
     model = tiny.build(tiny.FEW["transformer"])
     batch = tiny.batch([3], [2])
-    assert not log_probabilities([model], batch).requires_grad
+    assert not slow.log_probabilities([model], batch).requires_grad
     run([model], tiny.sentences([3]), tiny.decode())
     assert all(parameter.grad is None for parameter in model.parameters())
 

@@ -15,7 +15,7 @@ import tinyruns
 from dragoman.cli import main
 from dragoman.compose import compose_config
 from dragoman.config import CorpusConfig, DataConfig
-from dragoman.data.formats import read_lines
+from dragoman.data.lines import read_lines
 from dragoman.data.sources import iter_pairs
 from dragoman.decoding import synthetic
 from dragoman.files import held

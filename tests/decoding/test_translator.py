@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,18 +86,78 @@ def test_nbest_gives_several_translations_best_first() -> None:
         assert row[0].score >= row[1].score >= row[2].score
 
 
-def test_an_over_long_line_is_cut_with_one_warning_naming_it() -> None:
+def test_an_over_long_line_is_translated_in_parts() -> None:
+    model = translator(max_length=6)
     lines = ["w4 w5", " ".join(["w6"] * 9), "w7"]
-    with pytest.warns(UserWarning, match="line 12: 9 tokens, cut to the 5") as caught:
-        found = translator(max_length=6).translate_lines(lines, tiny.decode(), first_line=11)
-    assert len(caught) == 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        ((cut,),) = translator(max_length=6).translate_lines([" ".join(["w6"] * 5)], tiny.decode())
+    found = model.translate_lines(lines, tiny.decode(), first_line=11)
+    assert model.remarks() == ["1 lines were translated in parts (decode.split)"]
+    assert model.remarks() == []
     # Alone in its batch: the same up to the rounding of other products.
-    assert (cut.text, len(found[1])) == (found[1][0].text, 1)
-    assert cut.score == pytest.approx(found[1][0].score, abs=1e-10)
-    assert cut.log_prob == pytest.approx(found[1][0].log_prob, abs=1e-10)
+    halves = [" ".join(["w6"] * count) for count in (4, 5)]
+    alone = [row[0] for row in translator(max_length=6).translate_lines(halves, tiny.decode())]
+    assert found[1][0].text == " ".join(part.text for part in alone).strip()
+    assert found[1][0].score == pytest.approx(sum(part.score for part in alone), abs=1e-10)
+    assert found[1][0].log_prob == pytest.approx(sum(p.log_prob for p in alone), abs=1e-10)
+    assert found[1][0].tokens == [token for part in alone for token in part.tokens]
+    assert [row[0].text for row in found[::2]] == [
+        row[0].text for row in model.translate_lines(lines[::2], tiny.decode())
+    ]
+
+
+@pytest.fixture
+def doubly_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a sentence end at two spaces: these words have no punctuation."""
+
+    def split(line: str, language: str) -> list[str]:
+        return re.findall(r".+?(?:  |$)", line)
+
+    monkeypatch.setattr("dragoman.decoding.sentences.sentences", split)
+
+
+@pytest.mark.usefixtures("doubly_spaced")
+def test_lines_are_split_as_decode_says() -> None:
+    model, line = translator(), "w4 w5  w6 w7  w8"
+    whole, apart = (
+        model.translate_lines([line], tiny.decode(split=split))[0][0].text
+        for split in ("never", "always")
+    )
+    pieces = model.translate_lines(["w4 w5", "w6 w7", "w8"], tiny.decode())
+    assert apart == "  ".join(row[0].text for row in pieces).strip()
+    assert apart != whole
+    model.remarks()
+    for usual, expected in ((1, apart), (2, apart), (3, whole)):  # the line has three
+        model.sentences = usual
+        assert model.translate_lines([line], tiny.decode())[0][0].text == expected
+        assert len(model.remarks()) == (expected == apart)
+
+
+@pytest.mark.usefixtures("doubly_spaced")
+def test_several_translations_of_a_line_in_parts() -> None:
+    decode = tiny.decode(beam_size=4, nbest=3)
+    (row,) = translator().translate_lines(["w4 w5  w6 w7"], decode)
+    first, second = translator().translate_lines(["w4 w5", "w6 w7"], decode)
+    expected = zip(first, second, strict=True)
+    assert [t.text for t in row] == [f"{a.text}  {b.text}".strip() for a, b in expected]
+
+
+@pytest.mark.usefixtures("doubly_spaced")
+def test_drawn_parts_do_not_depend_on_other_lines() -> None:
+    decode = tiny.decode(method="sample")
+    lines = ["w4 w5  w4 w5", "w4 w5  w4 w5"]
+    together = [row[0].text for row in translator().translate_lines(lines, decode, 7)]
+    for number, line in enumerate(lines):
+        ((alone,),) = translator().translate_lines([line], decode, 7 + number)
+        assert alone.text == together[number]
+    first, second = (text.split("  ")[0] for text in together)
+    assert first != second
+
+
+def test_what_nobody_sees_changes_nothing() -> None:
+    model = translator()
+    lines = ["w4 w5", "\u200bw4 w5", "\ufeffw4\u00ad w5\u200e", "\u200b", " \u2060 "]
+    found = [row[0].text for row in model.translate_lines(lines, tiny.decode())]
+    assert found[0] == found[1] == found[2] != ""
+    assert found[3] == found[4] == ""
 
 
 def test_samples_follow_from_the_line_number_not_the_batch() -> None:

@@ -81,6 +81,7 @@ def test_scores_are_those_of_the_sacrebleu_command(
         "bleu_lc_tok": command_line(tmp_path, tokenised, "--tokenize", "none", "--force"),
         "chrf": chrf,
         "ter": ter,
+        "chrf_pp": command_line(tmp_path, lines, "-m", "chrf", "--chrf-word-order", "2"),
     }
     assert set(expected) == set(METRICS)
     for name, metric in METRICS.items():

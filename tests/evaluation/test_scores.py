@@ -33,7 +33,11 @@ HYPOTHESES = [
 
 def test_score_has_every_metric_with_signature_and_interval() -> None:
     scores = score(HYPOTHESES, REFERENCES, "de")
-    assert list(scores) == list(METRICS) == ["bleu", "bleu_lc", "bleu_lc_tok", "chrf", "ter"]
+    assert (
+        list(scores)
+        == list(METRICS)
+        == ["bleu", "bleu_lc", "bleu_lc_tok", "chrf", "ter", "chrf_pp"]
+    )
     for name, entry in scores.items():
         result = METRICS[name](HYPOTHESES, REFERENCES, "de")
         assert entry.score == pytest.approx(result.score, abs=5e-5)

@@ -64,7 +64,6 @@ def translator(format: str, tag: str | None = None, **tokenizer: Any) -> Transla
     return Translator([model], src, tgt, config, torch.device("cpu"))
 
 
-@pytest.mark.filterwarnings("ignore:line 6")
 @pytest.mark.parametrize("format", MODELS)
 @pytest.mark.parametrize(
     "options",
@@ -84,8 +83,11 @@ def test_the_program_in_the_folder_translates_the_same(
     whole = translator(format, **options)
     write_export(tmp_path / "there", export(whole, format, "float32", "run r, step-1"))
     namespace = runpy.run_path(str(tmp_path / "there" / "translate.py"))
-    ours = [found[0].text for found in whole.translate_lines(LINES, whole.config.decode)]
-    assert namespace["translate"](LINES) == ours
+    lines = [line for line in LINES if len(whole.encode_line(line)) <= whole.longest]
+    assert len(lines) == len(LINES) - 1  # the program cuts what Dragoman translates in parts
+    assert len(namespace["translate"](LINES)) == len(LINES)
+    ours = [found[0].text for found in whole.translate_lines(lines, whole.config.decode)]
+    assert namespace["translate"](lines) == ours
     assert len(set(ours)) > 2
     assert len({len(whole.tgt_tokenizer.encode(text)) for text in ours}) > 2
     assert ours[1] == ours[3] == ""

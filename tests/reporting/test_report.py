@@ -83,7 +83,7 @@ def page_of(
     )
     nothing = SimpleNamespace(aligning=None)
     monkeypatch.setattr(report, "attention_of", lambda _, pairs: [nothing for _ in pairs])
-    monkeypatch.setattr(report, "compare", lambda *_: [])  # the slow part
+    monkeypatch.setattr(report, "compare", lambda *_, **__: [])  # the slow part
     scores = {
         "bleu": {"score": 9.0, "interval": [8.0, 10.0], "signature": texts[0]},
         "decoding": {"method": "greedy"},

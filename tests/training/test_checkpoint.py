@@ -292,6 +292,7 @@ def test_a_state_of_wrong_types_is_refused(change: dict[str, Any], words: str) -
 def test_a_field_that_is_missing_is_as_in_a_new_state(name: str) -> None:
     full = TrainState(3, 1, 2, 90, 1.5, 2.5, 3, {"3": 2.5}, 1, "ema", True, 2, [1], ["H200"])
     full.plateau, full.data = Plateau(1, 1), {"files.train.de-en": "ab"}
+    full.sentences = 2
     saved = {"format_version": 1, **asdict(full)}
     del saved[name]
     found, usual = state_from(saved, Path("x")), getattr(TrainState(), name)

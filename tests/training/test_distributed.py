@@ -35,20 +35,18 @@ def losses(folder: Path) -> list[float]:
             if kind in entry]  # fmt: skip
 
 
-REGULARISED = {
+PLAIN = {
     **tinyruns.TRANSFORMER,
     "train.optimizer": "sgd",  # AdamW makes steps of key biases, whose gradient is rounding alone
-    "train.r_drop": 0.5,
-    "train.risk": 0.3,
-    "train.risk_samples": 3,
     "train.ema_decay": 0.9,
 }
+REGULARISED = {**PLAIN, "train.r_drop": 0.5, "train.risk": 0.3, "train.risk_samples": 3}
 
 
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(tinyruns.RNN, marks=pytest.mark.slow), REGULARISED],
-    ids=["rnn", "regularised"],
+    [PLAIN, *(pytest.param(m, marks=pytest.mark.slow) for m in (tinyruns.RNN, REGULARISED))],
+    ids=["plain", "rnn", "regularised"],
 )
 def test_two_ranks_are_one_with_two_micro_batches(model: dict[str, Any], tmp_path: Path) -> None:
     tinyruns.write_pairs(tmp_path / "text")
@@ -200,6 +198,7 @@ def test_two_ranks_stopped_while_saving_takes_long_and_resumed(pair_home: Path) 
         assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_a_rank_killed_for_good_costs_the_other_one_line(pair_home: Path) -> None:
     ranks = Pair(pair_home, words_of(pair_home, "killed"))
     ranks.wait_for("rank0-*")

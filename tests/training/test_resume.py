@@ -24,7 +24,13 @@ from dragoman.config import Config
 from dragoman.runs import Run
 
 STEPS = 12
-SAMPLING = {"data__tokenizer__sampling_alpha": 0.3, "train__ema_decay": 0.9}
+SAMPLING = {
+    "data__tokenizer__sampling_alpha": 0.3,
+    "data__augment__upper": 0.2,
+    "data__augment__typos": 0.3,
+    "data__augment__joined": 0.3,
+    "train__ema_decay": 0.9,
+}
 EVERYTHING = {
     "train__optimizer": "muon",
     "train__r_drop": 1.0,
@@ -37,7 +43,8 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-# The recurrent run takes three times as long: the slow tests have it.
+# Among the quick tests is one polite end of the Transformer's run; the recurrent one takes three
+# times as long.
 RECURRENT = pytest.param("rnn", marks=pytest.mark.slow)
 
 
@@ -144,6 +151,7 @@ def kill_when(config: Config, moment: Callable[[], bool], number: int = signal.S
     return code
 
 
+@pytest.mark.slow
 def test_killed_after_a_checkpoint(case: Case) -> None:
     config = case.config("killed")
     run = tinyruns.run_of(config)
@@ -153,6 +161,7 @@ def test_killed_after_a_checkpoint(case: Case) -> None:
     case.check(run)
 
 
+@pytest.mark.slow
 def test_killed_while_a_checkpoint_is_written(case: Case) -> None:
     config = case.config("half-written")
     run = tinyruns.run_of(config)
@@ -170,6 +179,7 @@ def test_killed_while_a_checkpoint_is_written(case: Case) -> None:
     case.check(run)
 
 
+@pytest.mark.slow
 def test_killed_during_tokenization(case: Case) -> None:
     for attempt in range(20):
         cache = case.home / f"cache-{attempt}"
@@ -188,7 +198,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(case: Case) -> None:
     stop_politely(case, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("case", ["transformer"], indirect=True)
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hangup"])
 def test_other_signals_save_and_the_same_command_goes_on(
     case: Case, number: signal.Signals
@@ -196,7 +206,7 @@ def test_other_signals_save_and_the_same_command_goes_on(
     stop_politely(case, number)
 
 
-@pytest.mark.parametrize("case", ["transformer"], indirect=True)
+@pytest.mark.slow
 def test_ctrl_c_saves_though_the_reader_of_the_output_has_gone(case: Case) -> None:
     """As in ``train.py 2>&1 | tee log``, where Ctrl-C ends tee too, or ``| head -1``."""
     words = case.overrides("unread", train__checkpoint_every=STEPS, train__validate_every=STEPS)

@@ -15,7 +15,11 @@ from torch import Tensor
 import tinyruns
 from dragoman import settings
 from dragoman.config import Config, CorpusConfig
-from dragoman.data.preparation import build_training_set, train_or_load_tokenizers
+from dragoman.data.preparation import (
+    build_training_set,
+    prepare_texts,
+    train_or_load_tokenizers,
+)
 from dragoman.decoding.translator import load_translator
 from dragoman.models.weights import read_tensors, weights_of
 from dragoman.training import trainer as trainer_module
@@ -43,6 +47,9 @@ BOTH: list[dict[str, Any]] = [
     {"train.teacher_forcing_schedule": "linear", "train.teacher_forcing_steps": 1},
     {"train.risk": 0.5},
     {"data.tokenizer.sampling_alpha": 0.3},
+    {"data.augment.upper": 0.9},
+    {"data.augment.typos": 0.9},
+    {"data.augment.joined": 0.9},
 ]
 OWN: dict[str, list[dict[str, Any]]] = {
     "transformer": [{"model.attention_dropout": 0.3}, {"model.activation_dropout": 0.3}],
@@ -197,8 +204,9 @@ def test_every_corpus_has_its_own_tag(home: Path) -> None:
     config = mixed(
         home, [CorpusConfig("files", *pair, tag=t) for pair, t in zip(pairs, tags, strict=True)]
     )
-    tokenizers = train_or_load_tokenizers(config.data)
-    made = build_training_set(config.data, *tokenizers, seed=1)
+    texts = prepare_texts(config.data)
+    tokenizers = train_or_load_tokenizers(config.data, texts)
+    made = build_training_set(config.data, texts, *tokenizers, seed=1)
     size = made.counts["pairs"] // 3
     for number, tag in enumerate(tags):
         entries = np.array([number * size, number * size + 7])
@@ -214,8 +222,9 @@ def test_every_corpus_has_its_own_tag(home: Path) -> None:
 )
 def test_segmentations_are_drawn_anew_each_epoch(words: dict[str, Any], home: Path) -> None:
     config = mixed(home, [CorpusConfig("files")], **words)
-    tokenizers = train_or_load_tokenizers(config.data)
-    made = build_training_set(config.data, *tokenizers, seed=1)
+    texts = prepare_texts(config.data)
+    tokenizers = train_or_load_tokenizers(config.data, texts)
+    made = build_training_set(config.data, texts, *tokenizers, seed=1)
     entries = np.arange(40)
     (one, _), (other, _) = (made.rows(entries, epoch) for epoch in (0, 1))
     assert one.flat.tolist() != other.flat.tolist()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dragoman.data.dataset import TrainingSet
-from dragoman.data.ragged import IntArray, Lengths, Ragged
+from dragoman.data.ragged import IntArray, Lengths, Ragged, chunks
 from dragoman.data.tokenizers import BOS, PAD
 
 
@@ -153,6 +153,9 @@ def _bucket(epoch: int, pairs: IntArray, src: Lengths, tgt: Lengths, chosen: Int
     )
 
 
+AHEAD = 1 << 13  # sentences whose lengths are found out at a time
+
+
 class BatchOrder:
     """The order of all batches of a run: a pure function of (seed, epoch), so nothing is saved.
 
@@ -175,10 +178,18 @@ class BatchOrder:
 
         pairs = self.source.epoch_pairs(epoch)
         pairs = np.random.default_rng([self.seed, epoch]).permutation(pairs)
-        src, tgt = self.source.lengths(pairs, epoch)
-        sort_key, by_tokens = _sort_key(src, tgt), self.batch_type == "tokens"
+        src, tgt = np.empty(len(pairs), np.int32), np.empty(len(pairs), np.int32)
+        sort_key, by_tokens = np.empty(len(pairs), np.int64), self.batch_type == "tokens"
+
+        def measured() -> Iterator[int]:
+            """Find out lengths as far as they are needed: to draw those of an epoch takes long."""
+            for part in chunks(len(pairs), AHEAD):
+                src[part], tgt[part] = self.source.lengths(pairs[part], epoch)
+                sort_key[part] = _sort_key(src[part], tgt[part])
+                yield from part.tolist()
+
         batches = pool(
-            range(len(pairs)),
+            measured(),
             self.batch_size,
             key=lambda place: int(sort_key[place]),
             batch_size_fn=_Budget(src, tgt) if by_tokens else lambda new, count, so_far: count,
@@ -197,11 +208,12 @@ class BatchOrder:
     def largest(self) -> Bucket:
         """Return a batch that takes about as much memory as the largest of the first epoch.
 
-        Of the batches that may end at each length, filled from all pairs instead of from a pool.
-        Cutting the epoch for good takes seconds for millions of pairs.
+        Of the batches that may end at each length, filled from all pairs instead of from a pool,
+        and counted without subword sampling, which makes sentences longer and batches of tokens as
+        much smaller. Cutting the epoch for good takes seconds for millions of pairs.
         """
         pairs = self.source.epoch_pairs(0)
-        src, tgt = self.source.lengths(pairs, 0)
+        src, tgt = self.source.usual_lengths(pairs)
         places = np.argsort(_sort_key(src, tgt))
         counts, found = np.bincount(np.maximum(src, tgt)), []
         for length, end in zip(*counts.nonzero(), counts.cumsum()[counts > 0], strict=True):

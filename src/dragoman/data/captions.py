@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dragoman.data.formats import read_lines
+from dragoman.data.lines import read_lines
 from dragoman.errors import check_known
 
 SPLITS = {"train": 8000, "val": 300, "test": 500}

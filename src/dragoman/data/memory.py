@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.config import CorpusConfig, DataConfig
-from dragoman.data.formats import Pair, read_jsonl
+from dragoman.data.columns import Wanted
+from dragoman.data.formats import read_file
+from dragoman.data.lines import Pair, Place
 from dragoman.errors import DragomanError, check_text, one_of
 from dragoman.files import check_file_part, write_atomic
 
@@ -158,7 +160,7 @@ class MemorySource:
                 f"{wanted.root}: the run has kept no split '{split}', expected "
                 f"{one_of(self.splits(wanted) or ['none'])}"
             )
-        return read_jsonl(path, wanted.src, wanted.tgt)
+        return read_file(Place(path), Wanted(wanted.src, wanted.tgt))
 
     def fingerprint(self, wanted: Any, split: str) -> str:
         """Return the digest of the pairs."""

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dragoman.data.formats import check_file, remembered_sha256, sha256_of
+from dragoman.data.lines import check_file, remembered_sha256, sha256_of
 from dragoman.errors import DragomanError, check_known
 from dragoman.files import write_atomic
 

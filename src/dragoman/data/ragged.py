@@ -28,10 +28,10 @@ def ragged(rows: Sequence[Sequence[int]]) -> Ragged:
     return Ragged(flat, lengths)
 
 
-def chunks(count: int) -> Iterator[IntArray]:
+def chunks(count: int, size: int = _CHUNK) -> Iterator[IntArray]:
     """Yield 0 ... count - 1, some at a time; a single empty array of nothing."""
-    for first in range(0, max(count, 1), _CHUNK):
-        yield np.arange(first, min(first + _CHUNK, count))
+    for first in range(0, max(count, 1), size):
+        yield np.arange(first, min(first + size, count))
 
 
 def starts_of(lengths: IntArray) -> IntArray:

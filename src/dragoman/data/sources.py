@@ -11,21 +11,17 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dragoman.config import CorpusConfig, DataConfig
 from dragoman.data import captions, multi30k
-from dragoman.data.formats import (
-    Pair,
-    check_file,
-    read_jsonl,
-    read_tsv,
-    remembered_sha256,
-    zip_lines,
-)
+from dragoman.data.columns import Wanted
+from dragoman.data.formats import parallel_member, read_file
+from dragoman.data.lines import ENDINGS, Pair, Place, check_file, remembered_sha256, zip_lines
 from dragoman.data.memory import MemorySource
 from dragoman.errors import DragomanError, check_known
 from dragoman.files import check_file_part
@@ -36,11 +32,20 @@ class Request:
     """What is wanted of a source, free of the config section it came from."""
 
     root: Path
-    files: Mapping[str, str]
-    src: str
-    tgt: str
-    columns: Pair  # languages of the two columns of a TSV file without a header
+    files: Mapping[str, Any]
+    pairs: Any  # of ``files``, what ``data.pairs`` names
+    languages: Wanted
     key: str  # config section that messages about languages name
+
+    @property
+    def src(self) -> str:
+        """Language of the source."""
+        return self.languages.src
+
+    @property
+    def tgt(self) -> str:
+        """Language of the target."""
+        return self.languages.tgt
 
 
 class Source(Protocol):
@@ -88,57 +93,101 @@ class Multi30kSource:
 
 
 class FilesSource:
-    """Any parallel text: two plain files, a TSV or a JSONL file, each as it is or packed."""
+    """Any parallel text: two plain files, or files of pairs in any of ``FORMATS``."""
 
     def splits(self, wanted: Request) -> list[str]:
-        """Return the splits that ``data.files`` names."""
+        """Return the splits that ``data.pairs`` and ``data.files`` name."""
         return list(wanted.files)
 
-    def _find(self, wanted: Request, split: str) -> tuple[list[Path], str | None]:
-        """Return the files of a split, and ``.tsv`` or ``.jsonl`` if it is one that ends so."""
+    def _find(self, wanted: Request, split: str) -> list[list[Place]]:
+        """Return what to read of a split: places of pairs, or two of sentences that go together.
+
+        Every file is looked for; which member of an archive is read is found out here, too.
+        """
         if not wanted.files:
             raise DragomanError(
-                f"data.files: names no file, so there is no split '{split}'; "
-                "give each split a file name, e.g. {train: 'train.{lang}'}"
+                f"data.files: names no file, so there is no split '{split}'; name the training "
+                "text with data.pairs=FILE"
             )
         check_known(split, list(wanted.files), "data.files has no split")
-        pattern = wanted.files[split]
-        plain = re.sub(r"\.(gz|bz2|xz)$", "", pattern.lower())
-        kind = next((end for end in (".tsv", ".jsonl") if plain.endswith(end)), None)
-        if ("{lang}" in pattern) == (kind is not None):
-            raise DragomanError(
-                f"data.files.{split}: '{pattern}' does not tell how the pairs are written; "
-                "expected {lang} in the name for two plain text files, or a name ending in .tsv "
-                "or .jsonl; each also packed (.gz, .bz2, .xz)"
-            )
-        names = dict.fromkeys(pattern.replace("{lang}", s) for s in (wanted.src, wanted.tgt))
-        # "../" leads to what lies beside the folder as it was named, though that may be a link.
-        places = (os.path.normpath(wanted.root / os.path.expanduser(name)) for name in names)
+        patterns = wanted.files[split]
+        key, root = f"data.files.{split}", wanted.root
+        if wanted.pairs and split == "train":  # typed by hand, beside the file
+            key, root = "data.pairs", Path()
+        found: list[list[Place]] = []
         try:
-            return [check_file(_plain_or_packed(place), reread=True) for place in places], kind
+            for pattern in [patterns] if isinstance(patterns, str) else patterns:
+                sides = (wanted.src, wanted.tgt)
+                names = dict.fromkeys(pattern.replace("{lang}", s) for s in sides)
+                paths = [_matching(root, name) for name in names]
+                if len({len(found) for found in paths}) > 1:
+                    raise DragomanError(
+                        f"{pattern}: there are {len(paths[0])} files for {wanted.src} and "
+                        f"{len(paths[1])} for {wanted.tgt}; each needs its counterpart"
+                    )
+                for together in zip(*paths, strict=True):
+                    _check_counterparts(root / pattern, together, sides)
+                    if len(together) == 2:
+                        found.append([Place(path) for path in together])
+                    else:
+                        found.append(parallel_member(together[0], wanted.src, wanted.tgt))
         except DragomanError as problem:
-            raise DragomanError(f"{problem} (data.files.{split})") from None
+            raise DragomanError(f"{problem} ({key})") from None
+        return found
 
     def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
-        """Stream the pairs of a split in the format that its file name tells."""
-        paths, kind = self._find(wanted, split)
-        if kind == ".tsv":
-            return read_tsv(paths[0], wanted.src, wanted.tgt, wanted.columns)
-        if kind == ".jsonl":
-            return read_jsonl(paths[0], wanted.src, wanted.tgt)
-        return zip_lines(paths[0], paths[1])
+        """Stream the pairs of a split, one file after the other."""
+        return itertools.chain.from_iterable(
+            read_file(places[0], wanted.languages) if len(places) == 1 else zip_lines(*places)
+            for places in self._find(wanted, split)
+        )
 
     def fingerprint(self, wanted: Request, split: str) -> str:
         """Return the digest of the files and of how they are read."""
-        paths, kind = self._find(wanted, split)
-        reading = [] if kind is None else [kind, wanted.src, wanted.tgt, *wanted.columns]
+        places = self._find(wanted, split)
+        reading: list[str] = []
+        if any(len(together) == 1 for together in places):
+            columns = wanted.languages.columns or wanted.languages.order or ()
+            # As it was written when the ending of a name told how a file is read.
+            ending = re.search(r"\.(tsv|jsonl)(\.(gz|bz2|xz))?$", str(places[0][0].path).lower())
+            kind = f".{ending[1]}" if ending and len(places) == 1 else "by content"
+            reading = [kind, wanted.src, wanted.tgt, *columns]
+        paths = dict.fromkeys(p for together in places for place in together for p in _files(place))
         return _digest("files", *reading, *map(remembered_sha256, paths))
 
 
-def _plain_or_packed(place: str) -> Path:
-    """Return a path, or that of the packed file where only that one is there."""
-    packed = (f"{place}{end}" for end in ("", ".gz", ".bz2", ".xz"))
-    return Path(next(filter(os.path.exists, packed), place))
+def _check_counterparts(pattern: Path, paths: Sequence[Path], sides: Sequence[str]) -> None:
+    """Refuse two files of a pattern with ``{lang}`` in which the rest stands for other words."""
+    if len(paths) == 2 and "*" in str(pattern):
+        rest = []
+        for path, language in zip(paths, sides, strict=True):
+            words = re.escape(os.path.normpath(pattern)).replace(r"\*", "([^/]*)")
+            match = re.match(words.replace(r"\{lang\}", re.escape(language)), str(path))
+            rest.append(match and match.groups())
+        if rest[0] != rest[1]:
+            raise DragomanError(f"{paths[0]}: has no counterpart in {sides[1]}, but {paths[1]}")
+
+
+def _matching(root: Path, name: str) -> list[Path]:
+    """Return the files that a name or pattern means, plain, packed, or a folder of a data set.
+
+    Raises:
+        DragomanError: if one is missing or cannot be read.
+    """
+    # "../" leads to what lies beside the folder as it was named, though that may be a link.
+    place = os.path.normpath(root / os.path.expanduser(name))
+    packed = (f"{place}{end}" for end in ("", *ENDINGS))
+    found = next(filter(os.path.exists, packed), place)
+    several = sorted(glob(place)) if not os.path.exists(found) else []
+    paths = map(Path, several or [found])
+    return [p if os.path.isdir(p) else check_file(p, reread=True) for p in paths]
+
+
+def _files(place: Place) -> list[Path]:
+    """Return the files that a place is read from: that of a data set, all in its folder."""
+    if not os.path.isdir(place.path):
+        return [place.path]
+    return sorted(path for path in place.path.iterdir() if path.is_file())
 
 
 class CaptionsSource:
@@ -168,9 +217,12 @@ def _request(data: DataConfig, src: str, tgt: str, key: str) -> Request:
         raise DragomanError(f"{key}.tgt: source and target are both '{src}'")
     for split in data.files:
         check_file_part(split, "data.files")
-    first, second = data.columns or (data.src, data.tgt)
-    columns = (first, second) if {src, tgt} == {first, second} else (src, tgt)
-    return Request(Path(os.path.expanduser(data.root)), data.files, src, tgt, columns, key)
+    # In a file without a header the columns are those of the pair that is validated, also for a
+    # corpus of the other direction; a corpus of other languages has its own.
+    ours = {src, tgt} == {data.src, data.tgt}
+    languages = Wanted(src, tgt, *((data.columns, (data.src, data.tgt)) if ours else ()))
+    root = Path(os.path.expanduser(data.root))
+    return Request(root, _files_of(data), data.pairs, languages, key)
 
 
 def _corpus_request(data: DataConfig, corpus: CorpusConfig) -> Request:
@@ -178,8 +230,22 @@ def _corpus_request(data: DataConfig, corpus: CorpusConfig) -> Request:
     return _request(data, corpus.src, corpus.tgt, f"data.corpora{place}")
 
 
-def iter_pairs(data: DataConfig, corpus: CorpusConfig) -> Iterator[Pair]:
-    """Stream the raw (source, target) pairs of one training corpus.
+def where_text_is(data: DataConfig, split: str) -> str:
+    """Return the key and the files of a split of the user's own, in words."""
+    if data.pairs and split == "train":
+        return f"data.pairs ({data.pairs})"
+    return f"data.files.{split} ({_files_of(data)[split]} in {data.root})"
+
+
+def _files_of(data: DataConfig) -> dict[str, Any]:
+    """Return what the splits of the source ``files`` are read from."""
+    return {**data.files, "train": data.pairs} if data.pairs else data.files
+
+
+def iter_pairs(data: DataConfig, corpus: CorpusConfig, key: str | None = None) -> Iterator[Pair]:
+    """Stream the raw (source, target) pairs of one corpus.
+
+    ``key`` is the section that messages name, by default that of the training corpus.
 
     Pairs with an empty side are yielded as they are; neither ``corpus.tag`` nor ``corpus.weight``
     is applied. In a TSV file without a header the columns are those of ``data.columns``, by default
@@ -191,22 +257,8 @@ def iter_pairs(data: DataConfig, corpus: CorpusConfig) -> Iterator[Pair]:
             file or a wrong checksum; while streaming for whatever is wrong with a line or with the
             number of lines.
     """
-    return SOURCES[corpus.source].pairs(_corpus_request(data, corpus), corpus.split)
-
-
-def read_pairs(data: DataConfig, split: str) -> tuple[list[str], list[str]]:
-    """Return all source lines and all references of a split of ``data.name``, raw and in order.
-
-    Raises:
-        DragomanError: as ``iter_pairs``.
-    """
-    wanted = _request(data, data.src, data.tgt, "data")
-    sources: list[str] = []
-    references: list[str] = []
-    for source, reference in SOURCES[data.name].pairs(wanted, split):
-        sources.append(source)
-        references.append(reference)
-    return sources, references
+    wanted = _request(data, corpus.src, corpus.tgt, key) if key else _corpus_request(data, corpus)
+    return SOURCES[corpus.source].pairs(wanted, corpus.split)
 
 
 def corpus_fingerprint(data: DataConfig, corpus: CorpusConfig) -> str:
@@ -225,48 +277,6 @@ def splits_of(data: DataConfig) -> list[str]:
         DragomanError: for a language the source does not have.
     """
     return SOURCES[data.name].splits(_request(data, data.src, data.tgt, "data"))
-
-
-# Splits that are there to be scored, beside ``data.validation_split``.
-_EVALUATION = re.compile(r"(val|valid|validation|dev|eval|test|newstest)([\W\d_].*)?")
-
-
-def check_texts(data: DataConfig) -> None:
-    """Refuse what is wrong with the text of a run before anything slow begins.
-
-    The files of training and validation must be there, and no training corpus may be a split for
-    validation or testing: neither by its name nor by its sentences, of which one side is enough.
-
-    Raises:
-        DragomanError: as ``iter_pairs`` does at once, and for a split that is both.
-    """
-    for corpus in data.corpora:
-        iter_pairs(data, corpus)
-    evaluation = filter(_EVALUATION.fullmatch, splits_of(data))
-    for split in dict.fromkeys([data.validation_split, *evaluation]):
-        try:
-            held_out = list(zip(*read_pairs(data, split), strict=True))
-        except DragomanError:
-            if split == data.validation_split:
-                raise
-            held_out = []  # text to test on need not be there yet
-        for number, corpus in enumerate(data.corpora):
-            same = (corpus.source, corpus.split) == (data.name, split)
-            if same or _share_a_side(iter_pairs(data, corpus), held_out):
-                raise DragomanError(
-                    f"data.corpora.{number}.split: '{corpus.split}' is the text of the split "
-                    f"'{split}', which is for evaluation and must not be trained on"
-                )
-
-
-def _share_a_side(pairs: Iterable[Pair], others: Iterable[Pair]) -> bool:
-    """Tell whether a side of all pairs is a side of all others; read on until they differ."""
-    alike = set(itertools.product((0, 1), repeat=2))
-    for one, other in itertools.zip_longest(pairs, others, fillvalue=(None, None)):
-        alike = {(i, j) for i, j in alike if one[i] == other[j]}
-        if not alike:
-            return False
-    return True
 
 
 SOURCES: dict[str, Source] = {

@@ -6,24 +6,25 @@ Shapes: C candidates, R references.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from sacrebleu.metrics.bleu import BLEU
 
 ORDER = 4  # longest n-gram
 
 
 @cache
-def _tokenizer() -> Tokenizer13a:
-    return Tokenizer13a()  # type: ignore[no-untyped-call]
+def _tokenizer(name: str) -> Callable[[str], str]:
+    found: Callable[[str], str] = BLEU(tokenize=name).tokenizer
+    return found
 
 
-def _ngrams(text: str) -> tuple[int, list[Counter[tuple[str, ...]]]]:
+def _ngrams(text: str, tokenize: str) -> tuple[int, list[Counter[tuple[str, ...]]]]:
     """Return the length of a text and how often each of its n-grams occurs, order by order."""
-    tokens = _tokenizer()(text.rstrip()).split()
+    tokens = _tokenizer(tokenize)(text.rstrip()).split()
     orders = range(1, ORDER + 1)
     return len(tokens), [
         Counter(zip(*(tokens[i:] for i in range(n)), strict=False)) for n in orders
@@ -40,13 +41,15 @@ def _table(counts: Sequence[Counter[tuple[str, ...]]]) -> NDArray[np.int64]:
     return table
 
 
-def sentence_bleu(candidates: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
+def sentence_bleu(
+    candidates: Sequence[str], references: Sequence[str], tokenize: str = "13a"
+) -> NDArray[np.float64]:
     """Return the sentence BLEU of every candidate against every reference, (C, R), 0 to 100.
 
     As sacreBLEU's ``sentence_score`` with effective order and exponential smoothing (Chen and
-    Cherry 2014, method 3; Post 2018), but for all pairs at once.
+    Cherry 2014, method 3; Post 2018), but for all pairs at once. ``tokenize`` names its tokens.
     """
-    texts = [_ngrams(text) for text in (*candidates, *references)]
+    texts = [_ngrams(text, tokenize) for text in (*candidates, *references)]
     count = len(candidates)
     lengths = np.array([length for length, _ in texts], float)
     own, other = lengths[:count, None], lengths[None, count:]
@@ -69,7 +72,9 @@ def sentence_bleu(candidates: Sequence[str], references: Sequence[str]) -> NDArr
     return np.where(matched > 0, score, 0.0)
 
 
-def consensus(samples: Sequence[str]) -> tuple[list[int], NDArray[np.float64]]:
+def consensus(
+    samples: Sequence[str], tokenize: str = "13a"
+) -> tuple[list[int], NDArray[np.float64]]:
     """Return where the different samples stand, best first, and the expected BLEU of each.
 
     The expectation is over all samples, the likelier ones being there more often (Kumar and Byrne
@@ -78,7 +83,7 @@ def consensus(samples: Sequence[str]) -> tuple[list[int], NDArray[np.float64]]:
     weights = Counter(samples)
     different = list(weights)
     odds = np.array([weights[text] for text in different]) / len(samples)
-    expected = sentence_bleu(different, different) @ odds
+    expected = sentence_bleu(different, different, tokenize) @ odds
     first = {text: place for place, text in reversed(list(enumerate(samples)))}
     order = np.argsort(-expected, kind="stable")
     return [first[different[place]] for place in order], expected[order]

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, cast
 from torch import nn
 
 from dragoman.config import DecodeConfig
-from dragoman.data.formats import read_lines, sha256_of
-from dragoman.data.sources import read_pairs, splits_of
+from dragoman.data.corpora import read_pairs, splits_of
+from dragoman.data.lines import read_lines, sha256_of
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError
 from dragoman.files import held, write_atomic

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -14,11 +15,13 @@ from torch import nn
 from dragoman import settings
 from dragoman.config import Config, DecodeConfig, source_tag, source_tags, trained_pairs
 from dragoman.data.batching import Batch, collate, pad
+from dragoman.data.cleaning import normalise_text
 from dragoman.data.ragged import ragged
 from dragoman.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizers
 from dragoman.decoding.consensus import consensus
 from dragoman.decoding.forced import attention_weights, word_attention
 from dragoman.decoding.search import Hypothesis, search
+from dragoman.decoding.sentences import joined, parts_of
 from dragoman.decoding.sizes import check_shapes
 from dragoman.errors import DragomanError
 from dragoman.models.seq2seq import Seq2Seq, build_model
@@ -67,11 +70,14 @@ class Translator:
     tgt_tokenizer: Tokenizer
     config: Config
     device: torch.device
+    sentences: int = 1  # that 99 % of the training lines have at most
+    _parted: int = field(default=0, repr=False)  # lines translated in parts
+    _unknown: Counter[str] = field(default_factory=Counter, repr=False)  # characters not known
 
     def encode_line(self, line: str) -> list[int]:
         """Return source ids without EOS: the tag, if the run has one, and the tokens."""
         tag = source_tag(self.config.data)
-        ids = self.src_tokenizer.encode(line)
+        ids = self.src_tokenizer.encode(normalise_text(line))
         return ids if tag is None else [self.src_tokenizer.tag_id(tag), *ids]
 
     @property
@@ -88,24 +94,76 @@ class Translator:
     ) -> list[list[Translation]]:
         """Translate lines; per line, at most ``decode.nbest`` translations, best first.
 
-        An empty line gives an empty translation without asking the model. A line longer than the
-        training limit ``data.max_length`` is cut there, with one warning naming the line;
-        ``first_line`` is the number of the first of ``lines``.
+        An empty line gives an empty translation without asking the model. A line that is longer
+        than the training limit ``data.max_length``, or that ``decode.split`` says, is translated in
+        parts; ``remarks`` tells of it. ``first_line`` is the number of the first of ``lines``.
 
         Raises:
             DragomanError: if the search has a key out of range, or the weights are not numbers.
         """
         settings.check_search(decode)
+        most = {"always": 1, "never": float("inf")}.get(decode.split, self.sentences)
+        parts = [self._parts(normalise_text(line), most) for line in lines]
+        units = [(n, k, part) for n, row in enumerate(parts) for k, part in enumerate(row)]
+        found = iter(self._translate_parts(units, decode, first_line, progress))
+        rows = [list(islice(found, len(row))) for row in parts]
+        return [
+            here[0] if len(here) == 1 else self._join(row, here)
+            for row, here in zip(parts, rows, strict=True)
+        ]
+
+    def _parts(self, line: str, most: float) -> list[str]:
+        """Return a line in the parts that are translated one by one."""
+        parts = parts_of(line, self.config.data.src, most, self._fits)
+        self._parted += len(parts) > 1
+        return parts
+
+    def _fits(self, text: str) -> bool:
+        return len(self.encode_line(text)) <= self.longest
+
+    def _join(self, parts: list[str], found: list[list[Translation]]) -> list[Translation]:
+        """Return whole lines: the best translations of all parts, the second best, and so on."""
+        data, whole = self.config.data, []
+        for row in zip(*found, strict=False):
+            text = joined(parts, [t.text for t in row], data.src, data.tgt)
+            tokens = [token for t in row for token in t.tokens]
+            whole.append(
+                Translation(text, sum(t.score for t in row), sum(t.log_prob for t in row), tokens)
+            )
+        return whole
+
+    def remarks(self) -> list[str]:
+        """Return what is to be said of the lines translated since the last call, and forget it."""
+        said = []
+        if self._parted:
+            said.append(f"{self._parted:,} lines were translated in parts (decode.split)")
+        if self._unknown:
+            some = " ".join(character for character, _ in self._unknown.most_common(8))
+            said.append(
+                f"{self._unknown.total():,} characters are not in the model's vocabulary: {some}"
+            )
+        self._parted, self._unknown = 0, Counter()
+        return said
+
+    def _note_unknown(self, line: str, row: list[int]) -> None:
+        """Count the characters that a subword vocabulary lacks."""
+        if UNK in row and self.src_tokenizer.is_subword:
+            self._unknown.update(
+                c for c in line if not c.isspace() and UNK in self.src_tokenizer.remembered(c)
+            )
+
+    def _translate_parts(
+        self,
+        units: list[tuple[int, int, str]],
+        decode: DecodeConfig,
+        first_line: int,
+        progress: Callable[[int], object] | None,
+    ) -> list[list[Translation]]:
+        """Translate parts of lines: (line, part of it, text)."""
+        lines = [text for _, _, text in units]
         rows = [self.encode_line(line) if line.strip() else [] for line in lines]
-        limit = self.longest
-        for number, row in enumerate(rows):
-            if len(row) > limit:
-                warnings.warn(
-                    f"line {first_line + number}: {len(row)} tokens, cut to the {limit} that the "
-                    "model was trained for (data.max_length)",
-                    stacklevel=2,
-                )
-                rows[number] = row[:limit]
+        for line, row in zip(lines, rows, strict=True):
+            self._note_unknown(line, row)
         out: list[list[Translation]] = [[Translation("", 0.0, 0.0, [])] for _ in lines]
         drawing = decode
         if decode.method == "mbr":
@@ -115,12 +173,13 @@ class Translator:
         for start in range(0, len(todo), decode.batch_size):
             chosen = todo[start : start + decode.batch_size]
             src = [[*rows[number], EOS] for number in chosen]
-            places = [first_line + number for number in chosen]
+            # What is drawn follows from the number of the line and of the part.
+            places = [first_line + units[n][0] + (units[n][1] << 40) for n in chosen]
             found = search(self.models, *self._pad(src), drawing, places)
             texts = self._texts(src, [lines[number] for number in chosen], found, decode)
             if decode.method == "mbr":
                 for place, strings in enumerate(texts):
-                    ranked, expected = consensus(strings)
+                    ranked, expected = consensus(strings, settings.tokens_of(self.config))
                     best = list(zip(ranked, expected.tolist(), strict=True))[: decode.nbest]
                     found[place] = [found[place][n]._replace(score=score) for n, score in best]
                     texts[place] = [strings[n] for n, _ in best]
@@ -130,7 +189,7 @@ class Translator:
                     for text, h in zip(strings, hypotheses, strict=True)
                 ]
             if progress is not None:
-                progress(len(chosen))
+                progress(sum(units[n][1] == 0 for n in chosen))
         return out
 
     def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -224,6 +283,7 @@ def load_translator(
     """
     where = choose_device(device)
     models: list[Seq2Seq] = []
+    trained: list[int] = []
     first: tuple[Config, Tokenizer, Tokenizer] | None = None
     for run in runs:
         folder = run.checkpoint(checkpoint)
@@ -254,5 +314,6 @@ def load_translator(
         sizes = (len(tokenizers[0]), len(tokenizers[1]))
         model = load_model(folder, config, sizes, chosen).to(where)
         models.append(cast(Seq2Seq, model))
+        trained.append(int(read_state(folder).get("sentences", 1)))
     assert first is not None, "at least one run"
-    return Translator(models, first[1], first[2], first[0], where)
+    return Translator(models, first[1], first[2], first[0], where, min(trained))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dragoman import settings
 from dragoman.config import DecodeConfig
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError, nearest, one_of
@@ -20,7 +21,8 @@ class Evaluation:
 
     ``evaluation.bleu.score`` is short for ``evaluation.scores["bleu"].score``; printed, it is the
     table of all metrics. ``path`` is the score file, where one was written. ``comparisons`` has,
-    for each other run, its name (``run``), its score file (``scores``) and the paired ``tests``.
+    for each other run, its name (``run``), its score file (``scores``) and the paired ``tests``;
+    ``robustness`` the rows that :func:`dragoman.evaluation.robustness.robustness` returns.
     """
 
     scores: dict[str, Score]
@@ -31,6 +33,7 @@ class Evaluation:
     seconds: float
     path: Path | None = None
     comparisons: list[dict[str, Any]] = field(default_factory=list)
+    robustness: list[dict[str, Any]] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Score:
         scores: dict[str, Score] = self.__dict__.get("scores", {})
@@ -68,10 +71,13 @@ def evaluate(
             "per source line"
         )
     began = time.monotonic()
-    found = translator.translate_lines(sources, decode, progress=progress)
+    # References are of whole lines: only what is too long for the model is parted.
+    whole = replace(decode, split="never")
+    found = translator.translate_lines(sources, whole, progress=progress)
     seconds = time.monotonic() - began
     hypotheses = [translations[0].text for translations in found]
-    scores = score(hypotheses, references, translator.config.data.tgt)
+    config = translator.config
+    scores = score(hypotheses, references, config.data.tgt, settings.tokens_of(config))
     return Evaluation(scores, sources, hypotheses, references, decode, seconds)
 
 
@@ -93,6 +99,7 @@ def write_evaluation(folder: Path, label: str, done: Evaluation, origin: dict[st
         {"run": found["run"], "decoding": found["scores"]["decoding"], "tests": found["tests"]}
         for found in done.comparisons
     ]
+    more = {"comparisons": beside, "robustness": done.robustness}
     done.path = write_scores(
-        folder, label, done.hypotheses, done.scores, asdict(done.decode), counts, beside
+        folder, label, done.hypotheses, done.scores, asdict(done.decode), counts, more
     )

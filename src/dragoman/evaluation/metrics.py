@@ -1,9 +1,10 @@
 """Corpus metrics on raw strings: score, sacreBLEU signature and statistics to resample.
 
-A metric is a function ``(hypotheses, references, language) -> MetricResult`` and a line of
-``METRICS``. Hypotheses and references are detokenised lines, one reference each. The numbers are
-sacreBLEU's own (Post 2018, "A Call for Clarity in Reporting BLEU Scores"): its per-sentence
-sufficient statistics are kept, so that resampling never counts an n-gram twice.
+A metric is a function ``(hypotheses, references, language, tokenize) -> MetricResult`` and a line
+of ``METRICS``. Hypotheses and references are detokenised lines, one reference each; ``tokenize``
+names sacreBLEU's tokens. The numbers are sacreBLEU's own (Post 2018, "A Call for Clarity in
+Reporting BLEU Scores"): its per-sentence sufficient statistics are kept, so that resampling never
+counts an n-gram twice.
 
 Shapes: S sentences, K statistics of a metric, R resamples.
 """
@@ -21,9 +22,29 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
 from dragoman.errors import DragomanError
-from dragoman.evaluation.moses import describe, lc_norm_tok
+from dragoman.evaluation.moses import describe, knows, lc_norm_tok
 
 FloatArray = NDArray[np.float64]
+
+MetricFunction = Callable[..., "MetricResult"]
+
+
+def check_tokens(tokenize: str) -> str:
+    """Return the name of sacreBLEU's tokens if they can be had.
+
+    Raises:
+        DragomanError: naming the package that is missing.
+    """
+    try:
+        BLEU(tokenize=tokenize)
+    except (ImportError, RuntimeError) as problem:
+        extra = tokenize[:2]
+        raise DragomanError(
+            f"evaluation.tokenize: {tokenize} needs the extra [{extra}]: pip install "
+            f"'dragoman[{extra}]' ({' '.join(str(problem).split())[:80]})"
+        ) from None
+    return tokenize
+
 
 # sacreBLEU's defaults: with them the resamples drawn here are the ones it draws itself.
 SAMPLES = 1000
@@ -106,25 +127,31 @@ def _evaluate(
     return MetricResult(score, str(metric.get_signature()), statistics, aggregate, preprocessing)
 
 
-def _on_raw_text(
-    build: Callable[[], Metric],
-) -> Callable[[Sequence[str], Sequence[str], str], MetricResult]:
+def _on_raw_text(build: Callable[[str], Metric]) -> MetricFunction:
     """Make a metric function of a sacreBLEU metric that needs no preparation of the text."""
 
-    def metric(hypotheses: Sequence[str], references: Sequence[str], language: str) -> MetricResult:
+    def metric(
+        hypotheses: Sequence[str], references: Sequence[str], language: str, tokenize: str = "13a"
+    ) -> MetricResult:
         check_counts(hypotheses, references)
-        return _evaluate(build(), map(one_line, hypotheses), map(one_line, references))
+        return _evaluate(build(tokenize), map(one_line, hypotheses), map(one_line, references))
 
     return metric
 
 
+def _ter(tokenize: str) -> TER:
+    """TER counts words: where there are none, the characters of Chinese, Japanese and Korean."""
+    asian = tokenize in ("zh", "ja-mecab", "ko-mecab", "char")
+    return TER(normalized=asian, asian_support=asian)
+
+
 def bleu_lc_tok(
-    hypotheses: Sequence[str], references: Sequence[str], language: str
+    hypotheses: Sequence[str], references: Sequence[str], language: str, tokenize: str = "13a"
 ) -> MetricResult:
     """BLEU on lower-cased Moses tokens of both sides, as papers on Multi30k report it.
 
     ``language`` is the target language's code. Papineni et al. 2002 on the text of
-    :func:`dragoman.evaluation.moses.lc_norm_tok`.
+    :func:`dragoman.evaluation.moses.lc_norm_tok`. Not for every language: ``applies``.
 
     Raises:
         DragomanError: if there is no sentence, or not one hypothesis per reference.
@@ -139,10 +166,17 @@ def bleu_lc_tok(
     )
 
 
-METRICS: dict[str, Callable[[Sequence[str], Sequence[str], str], MetricResult]] = {
-    "bleu": _on_raw_text(BLEU),  # cased, 13a tokens, exponential smoothing
-    "bleu_lc": _on_raw_text(lambda: BLEU(lowercase=True)),
+def applies(name: str, language: str) -> bool:
+    """Whether a metric is for a language: Moses tokens only where Moses has rules."""
+    return name != "bleu_lc_tok" or knows(language)
+
+
+METRICS: dict[str, MetricFunction] = {
+    "bleu": _on_raw_text(lambda tokens: BLEU(tokenize=tokens)),  # cased, exponential smoothing
+    "bleu_lc": _on_raw_text(lambda tokens: BLEU(lowercase=True, tokenize=tokens)),
     "bleu_lc_tok": bleu_lc_tok,
-    "chrf": _on_raw_text(CHRF),  # chrF2 (Popović 2016)
-    "ter": _on_raw_text(TER),  # edits per 100 reference words, lower is better (Snover et al. 2006)
+    "chrf": _on_raw_text(lambda _: CHRF()),  # chrF2 (Popović 2016)
+    # Edits per 100 reference words, lower is better (Snover et al. 2006).
+    "ter": _on_raw_text(_ter),
+    "chrf_pp": _on_raw_text(lambda _: CHRF(word_order=2)),  # chrF2++ (Popović 2017)
 }

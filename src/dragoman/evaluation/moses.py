@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from dragoman.data.formats import decode_lines
+from dragoman.data.lines import decode_lines
 from dragoman.errors import DragomanError
 
 if TYPE_CHECKING:
@@ -36,6 +36,13 @@ def _tools(language: str) -> tuple[MosesPunctNormalizer, MosesTokenizer]:
         for pattern, replacement in normalizer.substitutions
     ]
     return normalizer, MosesTokenizer(lang=language)
+
+
+def knows(language: str) -> bool:
+    """Whether the Moses scripts have a list of abbreviations for a language."""
+    from sacremoses.corpus import NonbreakingPrefixes
+
+    return language in NonbreakingPrefixes().available_langs.values()
 
 
 def lc_norm_tok(line: str, language: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dragoman.errors import DragomanError
-from dragoman.evaluation.metrics import SAMPLES, SEED, check_counts, one_line
+from dragoman.evaluation.metrics import SAMPLES, SEED, applies, check_counts, one_line
 from dragoman.files import read_file, write_atomic
 from dragoman.plugins import table
 
@@ -34,10 +34,12 @@ class Score(NamedTuple):
     preprocessing: str = ""
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str], language: str) -> dict[str, Score]:
+def score(
+    hypotheses: Sequence[str], references: Sequence[str], language: str, tokenize: str = "13a"
+) -> dict[str, Score]:
     """Score detokenised hypotheses against raw references by every metric of ``METRICS``.
 
-    ``language`` is the target language's code.
+    ``language`` is the target language's code, ``tokenize`` names sacreBLEU's tokens.
 
     Raises:
         DragomanError: if there is no sentence, or not one hypothesis per reference.
@@ -45,7 +47,9 @@ def score(hypotheses: Sequence[str], references: Sequence[str], language: str) -
     check_counts(hypotheses, references)
     scores: dict[str, Score] = {}
     for name, metric in table("metric").items():
-        result = metric(hypotheses, references, language)
+        if not applies(name, language):
+            continue
+        result = metric(hypotheses, references, language, tokenize)
         low, high = result.interval()
         scores[name] = Score(
             round(result.score, 4),
@@ -86,7 +90,9 @@ class Evaluated(NamedTuple):
 
     def beside(self, decoding: Mapping[str, Any]) -> str:
         """Return its name, how it was made, and whether by another search than ``decoding``."""
-        other = "" if self.scores["decoding"] == decoding else "; another search than of this run"
+        theirs = self.scores["decoding"]  # an older file lacks the keys that are newer
+        same = all(decoding.get(name) == value for name, value in theirs.items())
+        other = "" if same else "; another search than of this run"
         return f"{self.name} ({origin_words(self.scores)}{other})"
 
 
@@ -97,15 +103,15 @@ def write_scores(
     scores: Mapping[str, Score],
     decoding: Mapping[str, Any],
     counts: Mapping[str, Any],
-    comparisons: Sequence[Mapping[str, Any]] = (),
+    more: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Path:
     """Write ``hypotheses.<label>.txt``, one per line, and ``scores.<label>.json``; return its path.
 
-    ``counts`` says what was translated by which weights, ``comparisons`` what
-    ``significance.compare`` found beside other systems. Line breaks inside a hypothesis become
-    spaces, so that line N stays the translation of line N. The scores hold the digest of the
-    hypotheses they belong to: a process that is killed between the two files leaves a pair that
-    ``read_evaluated`` refuses.
+    ``counts`` says what was translated by which weights, ``more`` has what else was found, by
+    name; lists without an entry are not written. Line breaks inside a hypothesis become spaces, so
+    that line N stays the translation of line N. The scores hold the digest of the hypotheses they
+    belong to: a process that is killed between the two files leaves a pair that ``read_evaluated``
+    refuses.
 
     Raises:
         DragomanError: if they cannot be written.
@@ -121,7 +127,7 @@ def write_scores(
         "bootstrap": BOOTSTRAP,
         "decoding": dict(decoding),
         "counts": {**counts, "hypotheses": _digest(text.encode())},
-        **({"comparisons": comparisons} if comparisons else {}),
+        **{name: found for name, found in (more or {}).items() if found},
     }
     write_atomic(folder / f"hypotheses.{label}.txt", text)
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -197,6 +203,18 @@ def read_evaluated(folder: Path, label: str, name: str, sentences: int) -> Evalu
     return Evaluated(name, scores, hypotheses)
 
 
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> str:
+    """Return rows of cells as a table of text; of each column < or > says on which side it is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def format_scores(scores: Mapping[str, Score]) -> str:
     """Return an aligned table for the terminal: metric, score, 95 % interval and signature.
 
@@ -206,8 +224,7 @@ def format_scores(scores: Mapping[str, Score]) -> str:
     for name, entry in scores.items():
         low, high = entry.interval
         rows.append((name, f"{entry.score:.2f}", f"[{low:.2f}, {high:.2f}]", entry.signature))
-    first, second, third = (max(len(row[column]) for row in rows) for column in range(3))
-    lines = [f"{row[0]:<{first}}  {row[1]:>{second}}  {row[2]:>{third}}  {row[3]}" for row in rows]
+    lines = [aligned(rows, "<>><")]
     for name, entry in scores.items():
         if entry.preprocessing:
             lines.append(f"{name}: on text {entry.preprocessing}")

@@ -20,8 +20,10 @@ from dragoman.evaluation.metrics import (
     SEED,
     FloatArray,
     MetricResult,
+    applies,
     bootstrap_sums,
 )
+from dragoman.evaluation.scores import aligned
 
 TRIALS = 10_000
 TRIALS_AT_A_TIME = 512  # a multiple of 32, see metrics.BLOCK
@@ -93,6 +95,7 @@ def compare(
     metrics: Sequence[str] = tuple(METRICS),
     samples: int = SAMPLES,
     trials: int = TRIALS,
+    tokenize: str = "13a",
 ) -> list[dict[str, Any]]:
     """Compare two systems by every metric and both tests.
 
@@ -111,8 +114,10 @@ def compare(
         )
     rows = []
     for name in metrics:
-        a = METRICS[name](hypotheses_a, references, language)
-        b = METRICS[name](hypotheses_b, references, language)
+        if not applies(name, language):
+            continue
+        a = METRICS[name](hypotheses_a, references, language, tokenize)
+        b = METRICS[name](hypotheses_b, references, language, tokenize)
         for method, (test, short) in TESTS.items():
             count = samples if short == "bs" else trials
             rows.append(
@@ -147,11 +152,7 @@ def format_comparison(rows: Sequence[Mapping[str, Any]]) -> str:
                 row["signature"],
             )
         )
-    widths = [max(len(line[column]) for line in table) for column in range(6)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[-1]])
-        for line in table
-    )
+    return aligned(table, "<<<<<<<")
 
 
 # Name -> (test, the abbreviation that sacreBLEU signatures use for it).

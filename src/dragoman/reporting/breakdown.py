@@ -15,7 +15,9 @@ from typing import NamedTuple
 from dragoman.decoding.consensus import sentence_bleu
 from dragoman.evaluation.metrics import METRICS
 
-_WORD = re.compile(r"\w+")
+# Where words are not separated, a character is one: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+_SINGLE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(f"[{_SINGLE}]|[^\\W{_SINGLE}]+")
 LENGTHS = (8, 11, 14, 18)  # a bucket ends with so many source words; the last has no end
 COUNTS = (0, 2, 10, 100)  # a bucket ends with so many occurrences in training
 
@@ -65,22 +67,30 @@ def frequencies(lines: Iterable[str]) -> Counter[str]:
 
 
 def sentences_of(
-    sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str]
+    sources: Sequence[str],
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    tokenize: str = "13a",
 ) -> list[Sentence]:
-    """Return every translation with its sentence BLEU."""
+    """Return every translation with its sentence BLEU, of the tokens that ``tokenize`` names."""
     rows = zip(sources, hypotheses, references, strict=True)
+
+    def score(hyp: str, ref: str) -> float:
+        return float(sentence_bleu([hyp], [ref], tokenize)[0, 0])
+
     return [
-        Sentence(number, src.strip(), hyp, ref.strip(), float(sentence_bleu([hyp], [ref])[0, 0]))
+        Sentence(number, src.strip(), hyp, ref.strip(), score(hyp, ref))
         for number, (src, hyp, ref) in enumerate(rows, start=1)
     ]
 
 
 def _buckets(
-    sentences: Sequence[Sentence], values: Sequence[int], ends: Sequence[int], language: str
+    sentences: Sequence[Sentence], values: Sequence[int], ends: Sequence[int], *scoring: str
 ) -> list[Bucket]:
     """Score the sentences whose value lies above one end and up to the next; empty ones are gone.
 
-    ``language`` is the target's. BLEU is that of the bucket's sentences as a corpus.
+    ``scoring`` is the target language and, if not 13a, the name of its tokens. BLEU is that of the
+    bucket's sentences as a corpus.
     """
     found = []
     for below, end in pairwise((-1, *ends, math.inf)):
@@ -93,21 +103,21 @@ def _buckets(
         )
         sides = [s.hypothesis for s in chosen], [s.reference for s in chosen]
         written, expected = (sum(len(words(text)) for text in side) for side in sides)
-        bleu = METRICS["bleu"](*sides, language).score
-        found.append(Bucket(label, len(chosen), bleu, written / max(1, expected)))
+        bleu = METRICS["bleu"](*sides, *scoring)
+        found.append(Bucket(label, len(chosen), bleu.score, written / max(1, expected)))
     return found
 
 
-def by_length(sentences: Sequence[Sentence], language: str) -> list[Bucket]:
+def by_length(sentences: Sequence[Sentence], *scoring: str) -> list[Bucket]:
     """Score by the number of source words."""
     lengths = [len(words(s.source)) for s in sentences]
-    return _buckets(sentences, lengths, LENGTHS, language)
+    return _buckets(sentences, lengths, LENGTHS, *scoring)
 
 
-def by_rarity(sentences: Sequence[Sentence], seen: Counter[str], language: str) -> list[Bucket]:
+def by_rarity(sentences: Sequence[Sentence], seen: Counter[str], *scoring: str) -> list[Bucket]:
     """Score by how often the rarest source word of a sentence was seen in training."""
     rarest = [min((seen[word] for word in words(s.source)), default=0) for s in sentences]
-    return _buckets(sentences, rarest, COUNTS, language)
+    return _buckets(sentences, rarest, COUNTS, *scoring)
 
 
 def unseen_share(lines: Iterable[str], seen: Counter[str]) -> float:

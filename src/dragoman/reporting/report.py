@@ -104,7 +104,11 @@ def _doubtful(sentences: Sequence[Sentence]) -> dict[str, list[Sentence]]:
 
 
 def _beside(
-    sentences: Sequence[Sentence], name: str, origin: str, others: Sequence[Sentence], language: str
+    sentences: Sequence[Sentence],
+    name: str,
+    origin: str,
+    others: Sequence[Sentence],
+    scoring: tuple[str, str],
 ) -> dict[str, Any]:
     """Compare with another system: significance, and where they are furthest apart."""
     mine, theirs = ([s.hypothesis for s in system] for system in (sentences, others))
@@ -114,7 +118,9 @@ def _beside(
     return {
         "name": name,
         "origin": origin,
-        "tests": compare(mine, theirs, references, language, ("bleu", "chrf")),
+        "tests": compare(
+            mine, theirs, references, scoring[0], ("bleu", "chrf"), tokenize=scoring[1]
+        ),
         "same": sum(a.hypothesis == b.hypothesis for a, b in pairs),
         "ahead": [a for a, b in gaps if a.bleu > b.bleu][:SHOWN],
         "behind": [a for a, b in reversed(gaps) if a.bleu < b.bleu][:SHOWN],
@@ -142,6 +148,7 @@ def report_page(
             these.
     """
     data = translator.config.data
+    scoring = (data.tgt, settings.tokens_of(translator.config))
     sources, references = [s.source for s in sentences], [s.reference for s in sentences]
     seen, absent = _training_words(translator.config)
     ranked = sorted(sentences, key=lambda s: (-s.bleu, -len(s.source)))
@@ -159,16 +166,17 @@ def report_page(
         split=split,
         origin=origin_words(scores),
         scores={k: v for k, v in scores.items() if isinstance(v, dict) and "signature" in v},
+        robustness=scores.get("robustness", []),
         curves=_curves(folder / "train.jsonl"),
-        lengths=breakdown.by_length(sentences, data.tgt),
-        rarities=breakdown.by_rarity(sentences, seen, data.tgt) if seen else [],
+        lengths=breakdown.by_length(sentences, *scoring),
+        rarities=breakdown.by_rarity(sentences, seen, *scoring) if seen else [],
         absent=absent,
         unseen=breakdown.unseen_share(sources, seen),
         unknown_source=_unknown(translator.src_tokenizer, sources),
         unknown_reference=_unknown(translator.tgt_tokenizer, references),
         unk=SPECIALS[UNK],
         unk_written=sum(s.hypothesis.count(SPECIALS[UNK]) for s in sentences),
-        other=None if other is None else _beside(sentences, *other, data.tgt),
+        other=None if other is None else _beside(sentences, *other, scoring),
         **_doubtful(sentences),
         ranked=ranked,
         sentences=sentences,

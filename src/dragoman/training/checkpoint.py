@@ -57,6 +57,7 @@ class TrainState:
     threads: list[int] = field(default_factory=list)  # of each CPU session unlike the one before
     gpus: list[str] = field(default_factory=list)  # likewise, the kind of GPU
     plateau: Plateau = field(default_factory=Plateau)
+    sentences: int = 1  # that 99 % of the training lines have at most
     data: dict[str, str] = field(default_factory=dict)  # fingerprint of every corpus and validation
 
 

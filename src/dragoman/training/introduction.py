@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from dragoman import settings
+from dragoman.data.tokenizers import UNK
 from dragoman.data.tokenizers.spacy import SpacyTokenizer
 from dragoman.models.seq2seq import count_parameters
 from dragoman.reporting.progress import Progress
+from dragoman.runs import leaking
 from dragoman.training.schedules import learning_rate
 from dragoman.training.trainer import Trainer
 
@@ -20,11 +24,25 @@ def introduce(trainer: Trainer, progress: Progress) -> None:
     if src is tgt:
         sizes = f"one vocabulary of {len(src):,}"
     progress.message(f"run {run.folder} {where} on {trainer.device}")
+    left_out = Counter({"empty": counts["empty"]})
+    for prepared in trainer.texts:
+        left_out.update(prepared.counts.left_out)
+    left_out["too long"] = counts["too_long"]
+    said = [f"{n:,} {what}" for what, n in left_out.items() if n or what in ("empty", "too long")]
+    read = sum(prepared.counts.read for prepared in trainer.texts)
     progress.message(
-        f"{config.data.src}->{config.data.tgt}: {counts['kept']:,} of {counts['pairs']:,} training "
-        f"pairs ({counts['empty']:,} empty, {counts['too_long']:,} too long left out); "
-        f"{sizes}; {config.model.name} with {parameters:,} parameters"
+        f"{config.data.src}->{config.data.tgt}: {counts['kept']:,} of {read:,} training pairs "
+        f"({', '.join(said)} left out); {sizes}; {config.model.name} with {parameters:,} parameters"
     )
+    for split in dict.fromkeys(split for each in trainer.texts for split in each.counts.leaks):
+        if shared := run.leaks(split):
+            progress.message(leaking(split, shared))
+    for number, tokenizer in enumerate(trainer.tokenizers):
+        lines = [line for each in trainer.texts for line in each.text.some(number, 2000)]
+        ids = [token for line in lines for token in tokenizer.encode(line)]
+        if share := ids.count(UNK) / max(1, len(ids)):
+            where = f"of the {('source', 'target')[number]} tokens are unknown to the vocabulary"
+            progress.message(f"{'warning: ' * (share > 0.01)}{100 * share:.2f} % {where}")
     if trainer.origin:
         progress.message(f"begins with the weights of {trainer.origin}")
     options, plateau = config.train, trainer.state.plateau

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import resource
 import signal
@@ -19,7 +20,9 @@ from torch import Tensor
 from dragoman import settings
 from dragoman.config import Config, TrainConfig
 from dragoman.data.batching import Bucket
+from dragoman.data.corpora import keep_held_out
 from dragoman.errors import memory_needed, say
+from dragoman.files import write_atomic
 from dragoman.reporting.board import profiler
 from dragoman.reporting.progress import Progress
 from dragoman.runs import Run
@@ -152,6 +155,9 @@ def _train(trainer: Trainer) -> None:
     config, run, ranks, state = trainer.config, trainer.run, trainer.ranks, trainer.state
     options = config.train
     if ranks.main:
+        keep_held_out(config.data, run.folder)
+        counts = [prepared.counts._asdict() for prepared in trainer.texts]
+        write_atomic(run.folder / "data.json", json.dumps(counts, indent=1) + "\n")
         settings.save(config, run.folder / "config.yaml")
     progress = Progress(options.max_steps, state.step, config.log.every, ranks.main)
     introduce(trainer, progress)

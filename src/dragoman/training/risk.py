@@ -32,7 +32,7 @@ def _reference(tokenizer: Tokenizer, ids: list[int]) -> str:
 
 
 def candidates(
-    model: Seq2Seq, batch: Batch, tokenizer: Tokenizer, decode: DecodeConfig
+    model: Seq2Seq, batch: Batch, tokenizer: Tokenizer, decode: DecodeConfig, tokenize: str = "13a"
 ) -> tuple[Batch, Tensor, Tensor]:
     """Sample different translations of every sentence (Shen et al. 2016, section 3.3).
 
@@ -54,7 +54,8 @@ def candidates(
         src += [sources[place]] * len(different)
         tgt += [[*tokens, EOS] for tokens in different]
         rows += [place] * len(different)
-        costs.append(torch.from_numpy(1 - sentence_bleu(texts, [reference])[:, 0] / 100).float())
+        bleu = sentence_bleu(texts, [reference], tokenize)[:, 0]
+        costs.append(torch.from_numpy(1 - bleu / 100).float())
     pairs = collate(ragged(src), ragged(tgt)).to(batch.src_BS.device)
     device = batch.src_BS.device
     return pairs, torch.tensor(rows, device=device), torch.cat(costs).to(device)

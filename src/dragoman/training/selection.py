@@ -11,7 +11,7 @@ from dragoman.training.validation import Figures
 
 def score_of(figures: Figures, train: TrainConfig) -> float:
     """Return what is compared: the higher the better."""
-    return figures.bleu if train.metric == "bleu" else -figures.loss
+    return -figures.loss if train.metric == "loss" else float(getattr(figures, train.metric))
 
 
 def judge(state: TrainState, figures: Figures, train: TrainConfig) -> bool:

@@ -20,13 +20,20 @@ from torch.profiler import record_function
 from dragoman import settings
 from dragoman.config import Config, CorpusConfig
 from dragoman.data.batching import Batch, BatchOrder, BatchStream, Bucket
+from dragoman.data.corpora import check_texts, corpus_fingerprint, use_kept
 from dragoman.data.draws import seed_of
-from dragoman.data.preparation import build_training_set, train_or_load_tokenizers
+from dragoman.data.preparation import (
+    build_training_set,
+    prepare_texts,
+    train_or_load_tokenizers,
+)
 from dragoman.data.resident import MOST_TOKENS, ResidentRows
-from dragoman.data.sources import check_texts, corpus_fingerprint
+from dragoman.data.sources import where_text_is
 from dragoman.data.tokenizers import load_tokenizers
+from dragoman.decoding.sentences import usual_count
 from dragoman.decoding.translator import choose_device, load_translator, same_tokens
 from dragoman.errors import DragomanError, memory_needed, visible
+from dragoman.evaluation.metrics import check_tokens
 from dragoman.models.seq2seq import Seq2Seq, build_model
 from dragoman.models.weights import Tensors, load_weights, weights_of
 from dragoman.reporting.trackers import Trackers
@@ -54,17 +61,22 @@ class Trainer:
             tf32 = config.train.precision == "tf32"
             torch.set_float32_matmul_precision("high" if tf32 else "highest")
             torch.backends.cudnn.allow_tf32 = tf32
+        use_kept(config.data, run.folder)
         check_texts(config.data)
         if not ranks.main:
             ranks.wait()  # rank 0 fills the caches; the others read them
+        self.texts = prepare_texts(config.data)
         if run.has_checkpoint():  # learnt anew by other versions, they might not be the same
             folder = run.checkpoint("last")
             verify(folder)
             check_resume(settings.load(folder / "config.yaml"), config, run)
             self.tokenizers = load_tokenizers(folder, config.data.tokenizer)
         else:
-            self.tokenizers = train_or_load_tokenizers(config.data)
-        self.training_set = build_training_set(config.data, *self.tokenizers, config.seed)
+            self.tokenizers = train_or_load_tokenizers(config.data, self.texts)
+        self._fix_tokens()
+        self.training_set = build_training_set(
+            config.data, self.texts, *self.tokenizers, config.seed
+        )
         if ranks.main:
             ranks.wait()
         train = config.train
@@ -88,6 +100,9 @@ class Trainer:
         self.moving = MovingAverage(self.module, train.ema_decay) if train.ema_decay else None
         data = {name: corpus_fingerprint(config.data, c) for name, c in self._corpora().items()}
         self.state = TrainState(data=data, world=ranks.world, scored=self.usual)
+        if not run.has_checkpoint():
+            lines = [line for prepared in self.texts for line in prepared.text.some(0, 2000)]
+            self.state.sentences = usual_count(lines, config.data.src)
         if run.has_checkpoint():
             self._resume()
         self._note_hardware()
@@ -100,6 +115,19 @@ class Trainer:
         data = self.config.data
         validation = CorpusConfig(data.name, data.src, data.tgt, split=data.validation_split)
         return {f"{c.source}.{c.split}.{c.src}-{c.tgt}": c for c in [*data.corpora, validation]}
+
+    def _fix_tokens(self) -> None:
+        """Have the run scored with the same tokens from its begin to its end."""
+        evaluation, run = self.config.evaluation, self.run
+        if run.has_checkpoint():
+            kept = settings.load(run.checkpoint("last") / "config.yaml").evaluation.tokenize
+            if evaluation.tokenize not in (None, kept):
+                raise DragomanError(
+                    f"evaluation.tokenize: {run.folder} is scored with {kept} tokens, not "
+                    f"{evaluation.tokenize}; restore it or choose another run_name"
+                )
+            evaluation.tokenize = kept
+        evaluation.tokenize = check_tokens(settings.tokens_of(self.config))
 
     def _note_hardware(self) -> None:
         """Remember on what the run is trained from here on."""
@@ -140,7 +168,7 @@ class Trainer:
             if self.state.data.setdefault(name, fresh.data[name]) != fresh.data[name]:
                 data, what = self.config.data, name
                 if corpus.source == "files":
-                    what = f"data.files.{corpus.split} ({data.files[corpus.split]} in {data.root})"
+                    what = where_text_is(data, corpus.split)
                 raise DragomanError(
                     f"{self.run.folder}: {what} has changed since this run began; restore it or "
                     "choose another run_name"
@@ -185,7 +213,8 @@ class Trainer:
         seed = seed_of(self.config.seed, "samples", self.state.step + 1, index)
         decode = sampling(self.config.decode, train, seed)
         self.module.eval()
-        drawn = candidates(self.model, batch, self.tokenizers[1], decode)
+        tokens = settings.tokens_of(self.config)
+        drawn = candidates(self.model, batch, self.tokenizers[1], decode, tokens)
         self.module.train()
         with self.autocast():
             risk = risk_backward(
@@ -307,7 +336,7 @@ class Trainer:
 
     def validate(self) -> Figures:
         """Score the validation split on rank 0, tell the others, and remember the best."""
-        figures = Figures(0.0, 0.0, 0.0, 0.0)
+        figures = Figures(0.0, 0.0, 0.0, 0.0, 0.0)
         if self.ranks.main:
             with weights_in(self.module, self.moving.tensors if self.moving else None):
                 figures, texts = self.validator.score()

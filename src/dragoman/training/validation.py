@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
@@ -12,9 +11,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from dragoman import settings
 from dragoman.config import Config
 from dragoman.data.batching import Batch, length_mask
-from dragoman.data.sources import read_pairs
+from dragoman.data.corpora import read_pairs
 from dragoman.data.tokenizers import EOS, Tokenizer
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError
@@ -34,6 +34,7 @@ class Figures(NamedTuple):
     perplexity: float
     accuracy: float
     bleu: float
+    chrf: float = 0.0
 
 
 class ModelGraph(nn.Module):
@@ -99,9 +100,8 @@ class Validator:
         beam = config.train.validation_beam
         method = "greedy" if beam == 1 else "beam"
         self.decode = dataclasses.replace(
-            config.decode, method=method, beam_size=beam, nbest=1, batch_size=BATCH
+            config.decode, method=method, beam_size=beam, nbest=1, batch_size=BATCH, split="never"
         )
-        self.warned = False
         self.rows = [
             (self.translator.encode_line(src), tokenizers[1].encode(tgt))
             for src, tgt in zip(self.src_lines, self.references, strict=True)
@@ -117,15 +117,6 @@ class Validator:
                 [[*tgt[: limit - 1], EOS] for _, tgt in rows],
             )
 
-    def _translate(self, lines: list[str]) -> list[str]:
-        """Return the best translations; lines that are too long are warned of once in a run."""
-        with warnings.catch_warnings():
-            if self.warned:
-                warnings.simplefilter("ignore")
-            self.warned = True
-            found = self.translator.translate_lines(lines, self.decode)
-        return [translations[0].text for translations in found]
-
     @torch.no_grad()
     def score(self) -> tuple[Figures, list[str]]:
         """Return the figures under the references and of a search, and what the search found."""
@@ -135,10 +126,12 @@ class Validator:
             loss = sequence_loss(model, model(batch), batch.targets_N, 0.0)
             totals += torch.tensor([float(loss.nll), float(loss.correct), batch.num_tokens])
         nll, correct, tokens = totals.tolist()
-        texts = self._translate(self.src_lines)
-        bleu = METRICS["bleu"](texts, self.references, self.config.data.tgt).score
+        found = self.translator.translate_lines(self.src_lines, self.decode)
+        texts = [translations[0].text for translations in found]
+        told = (texts, self.references, self.config.data.tgt, settings.tokens_of(self.config))
+        scores = [METRICS[name](*told).score for name in ("bleu", "chrf")]
         mean = nll / tokens
-        return Figures(mean, math.exp(min(mean, 80.0)), correct / tokens, bleu), texts
+        return Figures(mean, math.exp(min(mean, 80.0)), correct / tokens, *scores), texts
 
     def show(self, trackers: Trackers, step: int, texts: list[str]) -> None:
         """Tell trackers the first of the translations, their attention and the model's graph."""

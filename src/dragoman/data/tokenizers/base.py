@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -24,16 +25,21 @@ def normalise(text: str, lowercase: bool) -> str:
     return text.lower() if lowercase else text
 
 
-def escape(text: str, mark: str) -> str:
-    """Write a tokenizer's own ``mark`` otherwise where it stands in the text itself."""
+def escape(text: str, marks: str) -> str:
+    """Write a tokenizer's own ``marks`` otherwise where they stand in the text itself."""
     if _ESCAPE in text:
         text = text.replace(_ESCAPE, _ESCAPE + "0")
-    return text.replace(mark, _ESCAPE + "1") if mark in text else text
+    for number, mark in enumerate(marks, start=1):
+        if mark in text:
+            text = text.replace(mark, f"{_ESCAPE}{number}")
+    return text
 
 
-def unescape(text: str, mark: str) -> str:
+def unescape(text: str, marks: str) -> str:
     """Undo ``escape``."""
-    return text.replace(_ESCAPE + "1", mark).replace(_ESCAPE + "0", _ESCAPE)
+    for number, mark in enumerate(marks, start=1):
+        text = text.replace(f"{_ESCAPE}{number}", mark)
+    return text.replace(_ESCAPE + "0", _ESCAPE)
 
 
 class Cutter(ABC):
@@ -140,7 +146,12 @@ class Tokenizer(ABC):
 
     def encode(self, text: str) -> list[int]:
         """Return the deterministic token ids of ``text``, without begin and end marks."""
-        return [piece for unit in self.cutter(text) for piece in self.pieces(unit)]
+        return [piece for unit in self.cutter(text) for piece in self.remembered(unit)]
+
+    @cached_property
+    def remembered(self) -> Callable[[str], list[int]]:
+        """``pieces``, which looks up the units it has met lately."""
+        return lru_cache(1 << 16)(self.pieces)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hexadecimal) of everything that decides what ``encode`` returns."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from dragoman.config import TokenizerConfig
 from dragoman.data.tokenizers.base import (
@@ -23,6 +25,8 @@ from dragoman.errors import DragomanError
 from dragoman.files import read_bytes
 
 SPACE = "▁"  # U+2581, how SentencePiece writes a space
+# Its trainer passes over words with U+2585, in silence.
+MARKS = f"{SPACE}▅"
 
 # The sums of EM are added up thread by thread: another number of threads rounds otherwise, so it
 # must not follow the machine.
@@ -36,8 +40,8 @@ class WhitespaceCutter(Cutter):
         self.lowercase, self.identity = lowercase, f"whitespace lowercase={lowercase}"
 
     def __call__(self, text: str) -> list[str]:
-        """Return the words; a U+2581 of the text itself is escaped."""
-        return escape(normalise(text, self.lowercase), SPACE).split()
+        """Return the words; a U+2581 or U+2585 of the text itself is escaped."""
+        return escape(normalise(text, self.lowercase), MARKS).split()
 
 
 class Inventory(NamedTuple):
@@ -86,13 +90,14 @@ class SentencePieceTokenizer(Tokenizer):
         import sentencepiece
 
         model = io.BytesIO()
+        sample = _sample(config, counts, len(tags))
         special: dict[str, Any] = {f"{name[1:-1]}_piece": name for name in SPECIALS}
         special.update({f"{name[1:-1]}_id": index for index, name in enumerate(SPECIALS)})
         try:
             sentencepiece.SentencePieceTrainer.train(
                 # Words with counts train the same model as the lines they came from, from less
                 # memory.
-                sentence_iterator=(f"{word}\t{counts[word]}" for word in sorted(counts)),
+                sentence_iterator=(f"{word}\t{sample[word]}" for word in sorted(sample)),
                 input_format="tsv",
                 model_writer=model,
                 model_type=config.algorithm,
@@ -100,6 +105,7 @@ class SentencePieceTokenizer(Tokenizer):
                 byte_fallback=config.byte_fallback,
                 normalization_rule_name="identity",
                 character_coverage=1.0,
+                split_digits=config.split_digits,
                 max_sentence_length=1 << 20,
                 control_symbols=list(tags),
                 **special,
@@ -149,7 +155,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def detokenize(self, tokens: Sequence[str]) -> str:
         """Return the text of pieces; byte pieces that are no UTF-8 read U+FFFD."""
-        return unescape(" ".join(self._processor.decode(tokens).split()), SPACE)
+        return unescape(" ".join(self._processor.decode(tokens).split()), MARKS)
 
     def inventory(self) -> Inventory:
         """Return the pieces that segmentations are made of."""
@@ -164,8 +170,49 @@ class SentencePieceTokenizer(Tokenizer):
         )
 
 
+def _sample(config: TokenizerConfig, counts: Mapping[str, int], tags: int) -> Mapping[str, int]:
+    """Return a sample of the words, without the characters that are to have no piece.
+
+    A word's count is scaled and rounded up or down by a hash of it, so that of rare words as large
+    a part is left as of frequent ones, and always the same. Rare characters go where
+    ``character_coverage`` says so and, with byte fallback, where the vocabulary is too small: they
+    are spelled as bytes.
+    """
+    total = sum(len(word) * count for word, count in counts.items())
+    if (share := config.sample_characters / max(1, total)) < 1:
+        scaled = {w: int(n * share + crc32(w.encode()) / 2**32) for w, n in counts.items()}
+        counts = {word: count for word, count in scaled.items() if count}
+    if config.character_coverage == 1 and not config.byte_fallback:
+        return counts
+    others = len(SPECIALS) + tags + (256 if config.byte_fallback else 0)
+    if config.vocab_size < others + 2:
+        raise DragomanError(_too_small(config, others + 2))
+    characters = Counter[str]()
+    for word, count in counts.items():
+        for character in SPACE + word:
+            characters[character] += count
+    ranked, goal = characters.most_common(), config.character_coverage * characters.total()
+    before = accumulate((count for _, count in ranked), initial=0)
+    most = config.vocab_size - others if config.byte_fallback else len(ranked)
+    kept = {c for (c, _), seen in zip(ranked[:most], before, strict=False) if seen < goal}
+    if len(kept) == len(ranked):
+        return counts
+    shorter = Counter[str]()
+    for word, count in counts.items():
+        shorter["".join(filter(kept.__contains__, word))] += count
+    del shorter[""]
+    return shorter
+
+
 def _file_name(side: str, joint: bool) -> str:
     return "tokenizer.model" if joint else f"tokenizer.{side}.model"
+
+
+def _too_small(config: TokenizerConfig, least: int) -> str:
+    return (
+        f"data.tokenizer.vocab_size: {config.vocab_size} is too small for the characters of this "
+        f"text and the special tokens, expected at least {least}"
+    )
 
 
 def _explain(config: TokenizerConfig, message: str) -> str:
@@ -174,9 +221,6 @@ def _explain(config: TokenizerConfig, message: str) -> str:
     if match := re.search(r"too high .*<= (\d+)", message):
         return f"{key}: {size} is too large for this text, expected at most {match[1]}"
     if match := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        return (
-            f"{key}: {size} is too small for the characters of this text and the special tokens, "
-            f"expected at least {match[1]}"
-        )
+        return _too_small(config, int(match[1]))
     reason = message.splitlines()[0] if message else "no reason given"
     return f"{key}: no model of {size} pieces can be trained on this text ({reason})"
