@@ -200,6 +200,7 @@ def config_of(folder: Path, root: Path) -> Config:
     data.root = str(others if Path(data.root) == OTHERS else root)
     if data.pairs:
         data.pairs = str(others / Path(data.pairs).relative_to(OTHERS))
+        data.held_out = None  # the run that kept them is not here: the same lines are chosen again
     return config
 
 

@@ -21,6 +21,8 @@ from dragoman.config import Config
 
 MULTI30K = Path(os.environ.get("MULTI30K", tinyruns.ROOT / "data" / "multi30k" / "raw"))
 
+WILD = Path(os.environ.get("WILD", tinyruns.ROOT / "data" / "wild"))
+
 MODELS = sorted((tinyruns.ROOT / "docs" / "results" / "models").iterdir())
 
 
@@ -30,7 +32,10 @@ def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("results")
 
 
-@pytest.mark.skipif(not (MULTI30K / "val.de.gz").exists(), reason="needs Multi30k")
+@pytest.mark.skipif(
+    not ((MULTI30K / "val.de.gz").exists() and (WILD / "deu-eng.zip").exists()),
+    reason="needs Multi30k and Tatoeba",
+)
 @pytest.mark.slow
 def test_the_page_is_what_its_evidence_gives(results: ModuleType) -> None:
     page = (tinyruns.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
