@@ -100,8 +100,9 @@ SUITES = {
 def write_text(folder: Path, multi30k: Path) -> None:
     """Write the tokens that every contender trains on, and the vocabularies."""
     from dragoman.compose import compose_config
-    from dragoman.data.corpora import read_pairs
+    from dragoman.config import CorpusConfig
     from dragoman.data.preparation import prepare_texts, train_or_load_tokenizers
+    from dragoman.data.sources import iter_pairs
     from dragoman.data.tokenizers import SPECIALS
 
     options = ["+experiment=benchmark", f"data.root={multi30k}", f"data.cache={BENCH / 'cache'}"]
@@ -109,7 +110,7 @@ def write_text(folder: Path, multi30k: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizers = train_or_load_tokenizers(config.data, prepare_texts(config.data))
     for split in ("train", "val", "test_2016_flickr"):
-        sides = read_pairs(config.data, split)
+        sides = zip(*iter_pairs(config.data, CorpusConfig(split=split)), strict=True)
         for language, lines, tokenizer in zip(("de", "en"), sides, tokenizers, strict=True):
             text = "".join(" ".join(tokenizer.units(line)) + "\n" for line in lines)
             (folder / f"{split}.{language}").write_text(text, encoding="utf-8")

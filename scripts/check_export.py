@@ -20,6 +20,7 @@ import torch
 
 from dragoman.config import DecodeConfig, TransformerConfig
 from dragoman.data.corpora import read_pairs
+from dragoman.data.lines import Reference
 from dragoman.data.tokenizers import EOS
 from dragoman.decoding.search import search
 from dragoman.decoding.translator import Translator, load_translator
@@ -68,7 +69,7 @@ def score(translator: Translator, source: list[int], tokens: list[int], alpha: f
 
 
 def check_ctranslate2(
-    translator: Translator, sources: list[str], references: list[str], folder: Path
+    translator: Translator, sources: list[str], references: list[Reference], folder: Path
 ) -> None:
     """Compare tokens and BLEU, and print what differs."""
     limit = translator.longest

@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).parent / "contenders"))
 from window import Window  # type: ignore[import-not-found]
 
 from dragoman.compose import compose_config
-from dragoman.config import Config
+from dragoman.config import Config, CorpusConfig
 from dragoman.data.batching import BatchOrder, BatchStream
-from dragoman.data.corpora import read_pairs
+from dragoman.data.sources import iter_pairs
 from dragoman.runs import Run
 from dragoman.training.loop import train
 from dragoman.training.trainer import Trainer
@@ -87,8 +88,12 @@ def write(pairs: int, multi30k: Path) -> None:
         return
     home.mkdir(parents=True, exist_ok=True)
     config, _ = compose_config(ROOT / "configs", ["+experiment=benchmark", f"data.root={multi30k}"])
+
+    def sides(split: str) -> Iterator[tuple[str, ...]]:
+        return zip(*iter_pairs(config.data, CorpusConfig(split=split)), strict=True)
+
     draw = random.Random(1)
-    for language, lines in zip(("de", "en"), read_pairs(config.data, "train"), strict=True):
+    for language, lines in zip(("de", "en"), sides("train"), strict=True):
         split = [line.split() for line in lines]
         common = sorted({word for words in split for word in words})
         with (home / f"train.{language}").open("w", encoding="utf-8") as out:
@@ -97,7 +102,7 @@ def write(pairs: int, multi30k: Path) -> None:
                     out.write(lines[number].strip() + "\n")
                 else:
                     out.write(noisy(split[number % len(split)], common, draw) + "\n")
-    for language, lines in zip(("de", "en"), read_pairs(config.data, "val"), strict=True):
+    for language, lines in zip(("de", "en"), sides("val"), strict=True):
         (home / f"val.{language}").write_text("".join(x + "\n" for x in lines), encoding="utf-8")
 
 

@@ -16,6 +16,7 @@ from dragoman.compose import compose_config
 from dragoman.config import Config, DataConfig, DecodeConfig
 from dragoman.data import memory
 from dragoman.data.corpora import read_pairs, use_kept
+from dragoman.data.lines import Reference
 from dragoman.data.preparation import count_pairs
 from dragoman.decoding.translator import Translator as Engine
 from dragoman.decoding.translator import load_translator
@@ -373,24 +374,31 @@ def load(
 
 
 def evaluate(
-    translator: Translator, sources: Iterable[str], references: Iterable[str], **search: Any
+    translator: Translator,
+    sources: Iterable[str],
+    references: Iterable[str | Sequence[str]],
+    **search: Any,
 ) -> Evaluation:
     """Score the translations of any lines, as ``dragoman evaluate`` scores a split.
 
     Args:
         translator: what ``load`` returned.
         sources: lines to translate.
-        references: what each should have become, raw.
+        references: what each should have become, raw: a string, or a list where there are several.
         **search: as in ``Translator.translate``.
 
     Returns:
         Scores by metric: ``evaluate(...).bleu.score``, ``.bleu.signature``, ``.bleu.interval``.
     """
-    src, tgt = (
-        [check_text(line, f"{name}: line {number}") for number, line in enumerate(lines, start=1)]
-        for name, lines in (("sources", sources), ("references", references))
-    )
+    src = [check_text(line, f"sources: line {n}") for n, line in enumerate(sources, start=1)]
+    tgt = [_checked(each, f"references: line {n}") for n, each in enumerate(references, start=1)]
     return evaluate_lines(translator, src, tgt, searching(translator.config, search))
+
+
+def _checked(reference: str | Sequence[str], where: str) -> Reference:
+    if reference and isinstance(reference, list | tuple):
+        return tuple(check_text(text, where) for text in reference)
+    return check_text(reference, where)
 
 
 class Run(RunFolder):

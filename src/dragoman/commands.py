@@ -125,6 +125,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score runs on a split, and compare with another run if asked to."""
+    from dragoman.data.lines import alternatives
     from dragoman.evaluation.robustness import format_robustness
     from dragoman.evaluation.scores import Evaluated, search_words
     from dragoman.evaluation.significance import format_comparison
@@ -153,7 +154,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for number in range(min(arguments.samples, len(done.sources))):
         print(f"\n  source       {visible(done.sources[number].strip())}")
         print(f"  translation  {visible(done.hypotheses[number])}")
-        print(f"  reference    {visible(done.references[number].strip())}")
+        for reference in alternatives(done.references[number]):
+            print(f"  reference    {visible(reference.strip())}")
     for found in done.comparisons:
         rival = Evaluated(found["run"], found["scores"], [])
         print(f"\npaired against {rival.beside(decoding)}")

@@ -18,8 +18,8 @@ from dragoman.data import sources
 from dragoman.data.cleaning import Facts
 from dragoman.data.columns import Wanted
 from dragoman.data.formats import read_file
-from dragoman.data.lines import Pair, Place, remembered_sha256
-from dragoman.data.sources import iter_pairs
+from dragoman.data.lines import Pair, Place, Reference, alternatives, remembered_sha256
+from dragoman.data.sources import iter_pairs, iter_rows
 from dragoman.data.splits import hold_out
 from dragoman.data.store import Keys, Text, keys_of, read_text
 from dragoman.errors import DragomanError
@@ -103,19 +103,21 @@ def _held_file(data: DataConfig, split: str) -> Path | None:
     return held_folder(data) / f"{split}.jsonl" if split in held_splits(data) else None
 
 
-def read_pairs(data: DataConfig, split: str) -> tuple[list[str], list[str]]:
+def read_pairs(data: DataConfig, split: str) -> tuple[list[str], list[Reference]]:
     """Return all source lines and all references of a split of ``data.name``, raw and in order.
 
+    Where there are files of several references, those of a line are a tuple.
+
     Raises:
-        DragomanError: as ``sources.iter_pairs``.
+        DragomanError: as ``sources.iter_rows``.
     """
     held = _held_file(data, split)
     if held is None:
-        pairs = iter_pairs(data, CorpusConfig(data.name, data.src, data.tgt, split=split), "data")
+        rows = iter_rows(data, CorpusConfig(data.name, data.src, data.tgt, split=split), "data")
     else:
-        pairs = read_file(Place(held), Wanted(data.src, data.tgt))
-    lines = list(pairs)
-    return [src for src, _ in lines], [tgt for _, tgt in lines]
+        rows = read_file(Place(held), Wanted(data.src, data.tgt))
+    lines = list(rows)
+    return [row[0] for row in lines], [row[1] if len(row) == 2 else row[1:] for row in lines]
 
 
 def corpus_fingerprint(data: DataConfig, corpus: CorpusConfig) -> str:
@@ -141,7 +143,7 @@ def splits_of(data: DataConfig) -> list[str]:
 _EVALUATION = re.compile(r"(val|valid|validation|dev|devtest|eval|test|newstest)([\W\d_].*)?")
 
 
-def evaluation_pairs(data: DataConfig) -> dict[str, tuple[list[str], list[str]]]:
+def evaluation_pairs(data: DataConfig) -> dict[str, tuple[list[str], list[Reference]]]:
     """Return the lines of every split that is there to be scored; text to test on may be missing.
 
     Raises:
@@ -168,7 +170,7 @@ def check_texts(data: DataConfig) -> None:
     for corpus in data.corpora:
         iter_pairs(data, corpus)
     for split, lines in evaluation_pairs(data).items():
-        held_out = list(zip(*lines, strict=True))
+        held_out = [(src, alternatives(ref)[0]) for src, ref in zip(*lines, strict=True)]
         for number, corpus in enumerate(data.corpora):
             same = (corpus.source, corpus.split) == (data.name, split)
             if same or _share_a_side(iter_pairs(data, corpus), held_out):
@@ -190,8 +192,10 @@ def _share_a_side(pairs: Iterable[Pair], others: Iterable[Pair]) -> bool:
 
 def evaluation_keys(data: DataConfig) -> dict[str, Keys]:
     """Return the keys of the sentences of every split that is there to be scored."""
-    lines = evaluation_pairs(data).items()
-    return {split: np.concatenate([keys_of(side) for side in sides]) for split, sides in lines}
+    return {
+        split: keys_of([*sources, *itertools.chain.from_iterable(map(alternatives, references))])
+        for split, (sources, references) in evaluation_pairs(data).items()
+    }
 
 
 class Counts(NamedTuple):

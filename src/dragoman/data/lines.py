@@ -24,6 +24,14 @@ from typing import IO, Any, NamedTuple
 from dragoman.errors import DragomanError
 
 Pair = tuple[str, str]
+Row = tuple[str, ...]  # a source line and its target; in text to be scored, there may be several
+Reference = str | tuple[str, ...]  # what a translation is compared with; there may be several
+
+
+def alternatives(reference: Reference) -> tuple[str, ...]:
+    """Return all references of a line, of which there is mostly one."""
+    return (reference,) if isinstance(reference, str) else tuple(reference)
+
 
 LONGEST = 1 << 20  # bytes of a line: more is no sentence
 _BOM = b"\xef\xbb\xbf"
@@ -259,22 +267,25 @@ def read_lines(place: Path | Place) -> Iterator[str]:
         raise DragomanError(f"{place}: the file is empty")
 
 
-def zip_lines(src: Path | Place, tgt: Path | Place) -> Iterator[Pair]:
-    """Yield line N of one file with line N of another.
+def zip_lines(*places: Path | Place) -> Iterator[Row]:
+    """Yield line N of one file with line N of the others.
 
     Raises:
-        DragomanError: as ``read_lines``, and when the two files end at different lines.
+        DragomanError: as ``read_lines``, and when two files end at different lines.
     """
-    sources, targets = read_lines(src), read_lines(tgt)
-    for number, (source, target) in enumerate(itertools.zip_longest(sources, targets), 1):
-        if source is None or target is None:
-            longer = number + sum(1 for _ in itertools.chain(sources, targets))
-            counts = (number - 1, longer) if source is None else (longer, number - 1)
+    streams = [read_lines(place) for place in places]
+    for number, lines in enumerate(itertools.zip_longest(*streams), 1):
+        if None in lines:
+            counts = [
+                number - 1 if line is None else number + sum(1 for _ in stream)
+                for line, stream in zip(lines, streams, strict=True)
+            ]
+            other = next(n for n, count in enumerate(counts) if count != counts[0])
             raise DragomanError(
-                f"{src} has {counts[0]:,} lines but {tgt} has {counts[1]:,}; "
+                f"{places[0]} has {counts[0]:,} lines but {places[other]} has {counts[other]:,}; "
                 "line N of one must translate line N of the other"
             )
-        yield source, target
+        yield lines
 
 
 def sha256_of(path: Path) -> str:

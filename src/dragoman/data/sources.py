@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +22,15 @@ from dragoman.config import CorpusConfig, DataConfig
 from dragoman.data import captions, multi30k
 from dragoman.data.columns import Wanted
 from dragoman.data.formats import parallel_member, read_file
-from dragoman.data.lines import ENDINGS, Pair, Place, check_file, remembered_sha256, zip_lines
+from dragoman.data.lines import (
+    ENDINGS,
+    Pair,
+    Place,
+    Row,
+    check_file,
+    remembered_sha256,
+    zip_lines,
+)
 from dragoman.data.memory import MemorySource
 from dragoman.errors import DragomanError, check_known
 from dragoman.files import check_file_part
@@ -54,8 +63,8 @@ class Source(Protocol):
     def splits(self, wanted: Request) -> list[str]:
         """Return the names of the splits of a language pair."""
 
-    def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
-        """Stream the raw (source, target) pairs of a split."""
+    def pairs(self, wanted: Request, split: str) -> Iterator[Row]:
+        """Stream the raw (source, target) pairs of a split; there may be several targets."""
 
     def fingerprint(self, wanted: Request, split: str) -> str:
         """Return hexadecimal digits that change when the content of a split does."""
@@ -83,7 +92,7 @@ class Multi30kSource:
         multi30k.check_split(split, (wanted.src, wanted.tgt))
         return [multi30k.find_file(wanted.root, split, s) for s in (wanted.src, wanted.tgt)]
 
-    def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
+    def pairs(self, wanted: Request, split: str) -> Iterator[Row]:
         """Stream the captions of a split."""
         return zip_lines(*self._paths(wanted, split))
 
@@ -100,7 +109,9 @@ class FilesSource:
         return list(wanted.files)
 
     def _find(self, wanted: Request, split: str) -> list[list[Place]]:
-        """Return what to read of a split: places of pairs, or two of sentences that go together.
+        """Return what to read of a split: places of pairs, or of sentences that go together.
+
+        A target file ``NAME`` that is not there may be several: ``NAME.0``, ``NAME.1``, ...
 
         Every file is looked for; which member of an archive is read is found out here, too.
         """
@@ -118,7 +129,8 @@ class FilesSource:
         try:
             for pattern in [patterns] if isinstance(patterns, str) else patterns:
                 sides = (wanted.src, wanted.tgt)
-                names = dict.fromkeys(pattern.replace("{lang}", s) for s in sides)
+                first, *second = dict.fromkeys(pattern.replace("{lang}", s) for s in sides)
+                names = [first, *(each for name in second for each in _numbered(root, name))]
                 paths = [_matching(root, name) for name in names]
                 if len({len(found) for found in paths}) > 1:
                     raise DragomanError(
@@ -127,7 +139,7 @@ class FilesSource:
                     )
                 for together in zip(*paths, strict=True):
                     _check_counterparts(root / pattern, together, sides)
-                    if len(together) == 2:
+                    if second:
                         found.append([Place(path) for path in together])
                     else:
                         found.append(parallel_member(together[0], wanted.src, wanted.tgt))
@@ -135,7 +147,7 @@ class FilesSource:
             raise DragomanError(f"{problem} ({key})") from None
         return found
 
-    def pairs(self, wanted: Request, split: str) -> Iterator[Pair]:
+    def pairs(self, wanted: Request, split: str) -> Iterator[Row]:
         """Stream the pairs of a split, one file after the other."""
         return itertools.chain.from_iterable(
             read_file(places[0], wanted.languages) if len(places) == 1 else zip_lines(*places)
@@ -168,18 +180,32 @@ def _check_counterparts(pattern: Path, paths: Sequence[Path], sides: Sequence[st
             raise DragomanError(f"{paths[0]}: has no counterpart in {sides[1]}, but {paths[1]}")
 
 
+def _place(root: Path, name: str) -> str:
+    # "../" leads to what lies beside the folder as it was named, though that may be a link.
+    return os.path.normpath(root / os.path.expanduser(name))
+
+
+def _existing(root: Path, name: str) -> list[str]:
+    """Return the file that a name means, plain or packed; else those that a pattern means."""
+    place = _place(root, name)
+    packed = [f"{place}{end}" for end in ("", *ENDINGS)]
+    return list(filter(os.path.exists, packed))[:1] or sorted(glob(place))
+
+
+def _numbered(root: Path, name: str) -> list[str]:
+    """Return ``name``; where there is no such file, but ``name.0``, ``name.1``, ...: those."""
+    several = (f"{name}.{number}" for number in itertools.count())
+    found = list(itertools.takewhile(partial(_existing, root), several))
+    return found if found and not _existing(root, name) else [name]
+
+
 def _matching(root: Path, name: str) -> list[Path]:
     """Return the files that a name or pattern means, plain, packed, or a folder of a data set.
 
     Raises:
         DragomanError: if one is missing or cannot be read.
     """
-    # "../" leads to what lies beside the folder as it was named, though that may be a link.
-    place = os.path.normpath(root / os.path.expanduser(name))
-    packed = (f"{place}{end}" for end in ("", *ENDINGS))
-    found = next(filter(os.path.exists, packed), place)
-    several = sorted(glob(place)) if not os.path.exists(found) else []
-    paths = map(Path, several or [found])
+    paths = map(Path, _existing(root, name) or [_place(root, name)])
     return [p if os.path.isdir(p) else check_file(p, reread=True) for p in paths]
 
 
@@ -242,8 +268,8 @@ def _files_of(data: DataConfig) -> dict[str, Any]:
     return {**data.files, "train": data.pairs} if data.pairs else data.files
 
 
-def iter_pairs(data: DataConfig, corpus: CorpusConfig, key: str | None = None) -> Iterator[Pair]:
-    """Stream the raw (source, target) pairs of one corpus.
+def iter_rows(data: DataConfig, corpus: CorpusConfig, key: str | None = None) -> Iterator[Row]:
+    """Stream the raw (source, target, ...) lines of one corpus, with all targets that there are.
 
     ``key`` is the section that messages name, by default that of the training corpus.
 
@@ -259,6 +285,15 @@ def iter_pairs(data: DataConfig, corpus: CorpusConfig, key: str | None = None) -
     """
     wanted = _request(data, corpus.src, corpus.tgt, key) if key else _corpus_request(data, corpus)
     return SOURCES[corpus.source].pairs(wanted, corpus.split)
+
+
+def iter_pairs(data: DataConfig, corpus: CorpusConfig) -> Iterator[Pair]:
+    """Stream the raw (source, target) pairs of one corpus: a source comes with each of its targets.
+
+    Raises:
+        DragomanError: as ``iter_rows``.
+    """
+    return ((row[0], target) for row in iter_rows(data, corpus) for target in row[1:])
 
 
 def corpus_fingerprint(data: DataConfig, corpus: CorpusConfig) -> str:

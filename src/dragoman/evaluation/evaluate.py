@@ -10,6 +10,7 @@ from typing import Any
 
 from dragoman import settings
 from dragoman.config import DecodeConfig
+from dragoman.data.lines import Reference
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.evaluation.scores import Score, format_scores, score, write_scores
@@ -28,7 +29,7 @@ class Evaluation:
     scores: dict[str, Score]
     sources: Sequence[str]
     hypotheses: list[str]
-    references: Sequence[str]
+    references: Sequence[Reference]
     decode: DecodeConfig
     seconds: float
     path: Path | None = None
@@ -56,7 +57,7 @@ class Evaluation:
 def evaluate(
     translator: Translator,
     sources: Sequence[str],
-    references: Sequence[str],
+    references: Sequence[Reference],
     decode: DecodeConfig,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:

@@ -1,10 +1,10 @@
 """Corpus metrics on raw strings: score, sacreBLEU signature and statistics to resample.
 
 A metric is a function ``(hypotheses, references, language, tokenize) -> MetricResult`` and a line
-of ``METRICS``. Hypotheses and references are detokenised lines, one reference each; ``tokenize``
-names sacreBLEU's tokens. The numbers are sacreBLEU's own (Post 2018, "A Call for Clarity in
-Reporting BLEU Scores"): its per-sentence sufficient statistics are kept, so that resampling never
-counts an n-gram twice.
+of ``METRICS``. Hypotheses and references are detokenised lines; where a line has several
+references, they are a tuple. ``tokenize`` names sacreBLEU's tokens. The numbers are sacreBLEU's own
+(Post 2018, "A Call for Clarity in Reporting BLEU Scores"): its per-sentence sufficient statistics
+are kept, so that resampling never counts an n-gram twice.
 
 Shapes: S sentences, K statistics of a metric, R resamples.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
+from dragoman.data.lines import Reference, alternatives
 from dragoman.errors import DragomanError
 from dragoman.evaluation.moses import describe, knows, lc_norm_tok
 
@@ -96,7 +98,7 @@ def one_line(text: str) -> str:
     return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
 
 
-def check_counts(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+def check_counts(hypotheses: Sequence[str], references: Sequence[Reference]) -> None:
     """Refuse what cannot be scored.
 
     Raises:
@@ -112,7 +114,11 @@ def check_counts(hypotheses: Sequence[str], references: Sequence[str]) -> None:
 
 
 def _evaluate(
-    metric: Metric, hypotheses: Iterable[str], references: Iterable[str], preprocessing: str = ""
+    metric: Metric,
+    hypotheses: Iterable[str],
+    references: Iterable[Reference],
+    prepare: Callable[[str], str] = one_line,
+    preprocessing: str = "",
 ) -> MetricResult:
     """Run a sacreBLEU metric once over the corpus, keeping its per-sentence statistics."""
 
@@ -121,7 +127,10 @@ def _evaluate(
         return np.array(scores, dtype=np.float64)
 
     # corpus_score() does just this but drops the statistics; a test holds the two together.
-    rows = metric._extract_corpus_statistics(list(hypotheses), [list(references)])
+    lines = [[prepare(text) for text in alternatives(reference)] for reference in references]
+    rows = metric._extract_corpus_statistics(
+        list(map(prepare, hypotheses)), list(zip_longest(*lines))
+    )
     statistics = np.array(rows, dtype=np.float64)
     score = float(aggregate(statistics.sum(axis=0, keepdims=True))[0])
     return MetricResult(score, str(metric.get_signature()), statistics, aggregate, preprocessing)
@@ -131,10 +140,13 @@ def _on_raw_text(build: Callable[[str], Metric]) -> MetricFunction:
     """Make a metric function of a sacreBLEU metric that needs no preparation of the text."""
 
     def metric(
-        hypotheses: Sequence[str], references: Sequence[str], language: str, tokenize: str = "13a"
+        hypotheses: Sequence[str],
+        references: Sequence[Reference],
+        language: str,
+        tokenize: str = "13a",
     ) -> MetricResult:
         check_counts(hypotheses, references)
-        return _evaluate(build(tokenize), map(one_line, hypotheses), map(one_line, references))
+        return _evaluate(build(tokenize), hypotheses, references)
 
     return metric
 
@@ -146,7 +158,7 @@ def _ter(tokenize: str) -> TER:
 
 
 def bleu_lc_tok(
-    hypotheses: Sequence[str], references: Sequence[str], language: str, tokenize: str = "13a"
+    hypotheses: Sequence[str], references: Sequence[Reference], language: str, tokenize: str = "13a"
 ) -> MetricResult:
     """BLEU on lower-cased Moses tokens of both sides, as papers on Multi30k report it.
 
@@ -160,8 +172,9 @@ def bleu_lc_tok(
     # force: the text is tokenised on purpose, sacreBLEU need not warn of it.
     return _evaluate(
         BLEU(tokenize="none", force=True),
-        (lc_norm_tok(one_line(line), language) for line in hypotheses),
-        (lc_norm_tok(one_line(line), language) for line in references),
+        hypotheses,
+        references,
+        lambda text: lc_norm_tok(one_line(text), language),
         describe(language),
     )
 

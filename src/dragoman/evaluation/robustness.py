@@ -16,6 +16,7 @@ import numpy as np
 
 from dragoman.data.augmentation import joined, recased, with_typos, without_end_mark
 from dragoman.data.draws import absorb
+from dragoman.data.lines import alternatives
 from dragoman.decoding.translator import Translator
 from dragoman.evaluation.evaluate import Evaluation, evaluate
 from dragoman.evaluation.scores import aligned
@@ -85,7 +86,8 @@ def robustness(
     first one is the clean text's. A form that changes no line keeps its score untranslated.
     """
     data = translator.config.data
-    pairs = list(zip(done.sources, done.references, strict=True))
+    # Every first reference, every second one, ...
+    streams = list(zip(*map(alternatives, done.references), strict=True))
     clean, known = done.bleu, set(done.sources)
 
     def row(text: str, lines: int, found: Evaluation) -> dict[str, Any]:
@@ -98,11 +100,15 @@ def robustness(
 
     rows = [row("as it is", 0, done)]
     for text, vary in VARIANTS.items():
-        varied = vary(pairs, (data.src, data.tgt))
-        lines = sum(src not in known for src, _ in varied)
+        varied = [
+            vary(list(zip(done.sources, stream, strict=True)), (data.src, data.tgt))
+            for stream in streams
+        ]
+        sources = [src for src, _ in varied[0]]
+        lines = sum(src not in known for src in sources)
         found = done
         if lines:
-            sources, references = zip(*varied, strict=True)
+            references = list(zip(*([ref for _, ref in pairs] for pairs in varied), strict=True))
             found = evaluate(translator, sources, references, done.decode, progress)
         rows.append(row(text, lines, found))
     translator.remarks()  # of text that nobody wrote

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dragoman.data.lines import Reference
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import SAMPLES, SEED, applies, check_counts, one_line
 from dragoman.files import read_file, write_atomic
@@ -35,7 +36,7 @@ class Score(NamedTuple):
 
 
 def score(
-    hypotheses: Sequence[str], references: Sequence[str], language: str, tokenize: str = "13a"
+    hypotheses: Sequence[str], references: Sequence[Reference], language: str, tokenize: str = "13a"
 ) -> dict[str, Score]:
     """Score detokenised hypotheses against raw references by every metric of ``METRICS``.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dragoman.data.lines import Reference
 from dragoman.errors import DragomanError, nearest, one_of
 from dragoman.evaluation.metrics import (
     METRICS,
@@ -90,7 +91,7 @@ def approximate_randomization(
 def compare(
     hypotheses_a: Sequence[str],
     hypotheses_b: Sequence[str],
-    references: Sequence[str],
+    references: Sequence[Reference],
     language: str,
     metrics: Sequence[str] = tuple(METRICS),
     samples: int = SAMPLES,
@@ -130,7 +131,9 @@ def compare(
                     "p_value": round(test(a, b, count, SEED), 6),
                     "samples": count,
                     "signature": a.signature.replace(
-                        "nrefs:1|", f"nrefs:1|{short}:{count}|seed:{SEED}|", 1
+                        "|",
+                        f"|{short}:{count}|seed:{SEED}|",
+                        1,  # after the number of references
                     ),
                 }
             )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from dragoman.data.lines import Reference, alternatives
 from dragoman.decoding.consensus import sentence_bleu
 from dragoman.evaluation.metrics import METRICS
 
@@ -32,13 +33,18 @@ class Bucket(NamedTuple):
 
 
 class Sentence(NamedTuple):
-    """One translation beside its reference."""
+    """One translation beside its references."""
 
     number: int  # from 1
     source: str
     hypothesis: str
-    reference: str
+    references: tuple[str, ...]
     bleu: float  # sentence BLEU
+
+    @property
+    def reference(self) -> str:
+        """The first reference."""
+        return self.references[0]
 
     @property
     def ratio(self) -> float:
@@ -69,18 +75,21 @@ def frequencies(lines: Iterable[str]) -> Counter[str]:
 def sentences_of(
     sources: Sequence[str],
     hypotheses: Sequence[str],
-    references: Sequence[str],
+    references: Sequence[Reference],
     tokenize: str = "13a",
 ) -> list[Sentence]:
-    """Return every translation with its sentence BLEU, of the tokens that ``tokenize`` names."""
-    rows = zip(sources, hypotheses, references, strict=True)
+    """Return every translation with its sentence BLEU, of the tokens that ``tokenize`` names.
 
-    def score(hyp: str, ref: str) -> float:
-        return float(sentence_bleu([hyp], [ref], tokenize)[0, 0])
+    Where there are several references, it is that of the nearest.
+    """
+    rows = zip(sources, hypotheses, map(alternatives, references), strict=True)
+
+    def score(hyp: str, refs: Sequence[str]) -> float:
+        return float(sentence_bleu([hyp], refs, tokenize).max())
 
     return [
-        Sentence(number, src.strip(), hyp, ref.strip(), score(hyp, ref))
-        for number, (src, hyp, ref) in enumerate(rows, start=1)
+        Sentence(number, src.strip(), hyp, tuple(r.strip() for r in refs), score(hyp, refs))
+        for number, (src, hyp, refs) in enumerate(rows, start=1)
     ]
 
 
@@ -101,9 +110,11 @@ def _buckets(
         label = (
             f"{low} or more" if end == math.inf else f"{low} to {end}" if low < end else f"{low}"
         )
-        sides = [s.hypothesis for s in chosen], [s.reference for s in chosen]
-        written, expected = (sum(len(words(text)) for text in side) for side in sides)
-        bleu = METRICS["bleu"](*sides, *scoring)
+        written = sum(len(words(s.hypothesis)) for s in chosen)
+        expected = sum(len(words(s.reference)) for s in chosen)
+        bleu = METRICS["bleu"](
+            [s.hypothesis for s in chosen], [s.references for s in chosen], *scoring
+        )
         found.append(Bucket(label, len(chosen), bleu.score, written / max(1, expected)))
     return found
 

@@ -112,7 +112,7 @@ def _beside(
 ) -> dict[str, Any]:
     """Compare with another system: significance, and where they are furthest apart."""
     mine, theirs = ([s.hypothesis for s in system] for system in (sentences, others))
-    references = [s.reference for s in sentences]
+    references = [s.references for s in sentences]
     pairs = list(zip(sentences, others, strict=True))
     gaps = sorted(pairs, key=lambda pair: pair[1].bleu - pair[0].bleu)
     return {
@@ -149,7 +149,8 @@ def report_page(
     """
     data = translator.config.data
     scoring = (data.tgt, settings.tokens_of(translator.config))
-    sources, references = [s.source for s in sentences], [s.reference for s in sentences]
+    sources = [s.source for s in sentences]
+    references = [text for s in sentences for text in s.references]
     seen, absent = _training_words(translator.config)
     ranked = sorted(sentences, key=lambda s: (-s.bleu, -len(s.source)))
     typical = sorted(sentences, key=lambda s: (abs(s.ratio - 1), abs(len(s.source) - 60)))[:3]

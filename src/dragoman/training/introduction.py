@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from dragoman import settings
+from dragoman.data.lines import alternatives
 from dragoman.data.tokenizers import UNK
 from dragoman.data.tokenizers.spacy import SpacyTokenizer
 from dragoman.models.seq2seq import count_parameters
@@ -56,7 +57,8 @@ def introduce(trainer: Trainer, progress: Progress) -> None:
     target = trainer.tokenizers[1]
     if isinstance(target, SpacyTokenizer):
         # Word tokenizers in plain form lose some spaces: BLEU cannot be better than this allows.
-        kept = target.restored_fraction(trainer.validator.references)
+        told = trainer.validator.references
+        kept = target.restored_fraction(text for each in told for text in alternatives(each))
         progress.message(
             f"spaCy words, {config.data.tokenizer.form} form: {100 * kept:.1f} % of the validation "
             "references come back unchanged from their tokens"

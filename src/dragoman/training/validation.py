@@ -15,6 +15,7 @@ from dragoman import settings
 from dragoman.config import Config
 from dragoman.data.batching import Batch, length_mask
 from dragoman.data.corpora import read_pairs
+from dragoman.data.lines import alternatives
 from dragoman.data.tokenizers import EOS, Tokenizer
 from dragoman.decoding.translator import Translator
 from dragoman.errors import DragomanError
@@ -103,8 +104,8 @@ class Validator:
             config.decode, method=method, beam_size=beam, nbest=1, batch_size=BATCH, split="never"
         )
         self.rows = [
-            (self.translator.encode_line(src), tokenizers[1].encode(tgt))
-            for src, tgt in zip(self.src_lines, self.references, strict=True)
+            (self.translator.encode_line(src), tokenizers[1].encode(alternatives(reference)[0]))
+            for src, reference in zip(self.src_lines, self.references, strict=True)
         ]
 
     def _batches(self) -> Iterator[Batch]:
@@ -145,7 +146,8 @@ class Validator:
             trackers.tell("graph", *ModelGraph.of(model, next(self._batches())))
         if count == 0:
             return
-        lines, references = self.src_lines[:count], self.references[:count]
+        lines = self.src_lines[:count]
+        references = [" / ".join(alternatives(each)) for each in self.references[:count]]
         table = ["| source | translation | reference |", "|---|---|---|"]
         table += [
             f"| {' | '.join(map(plain, row))} |"
