@@ -32,6 +32,7 @@ from dataclasses import asdict
 from glob import glob
 from pathlib import Path
 
+import random_split
 import results_page as page
 from dragoman import settings
 from dragoman.config import Config, DataConfig
@@ -115,6 +116,8 @@ def runs_folder(own: list[str]) -> Path:
 
 def prepare(row: Row, own: list[str]) -> None:
     """Make the texts that a row's runs are trained on, and keep the notes of how they were made."""
+    if any(f"={page.RANDOM}" in word for word in row.args):
+        random_split.split(page.others() / "deu-eng.zip", ROOT / page.RANDOM)
     root = Path(option(own, "data.root", DataConfig.root))
     runs = runs_folder(own)
     where = {"root": root, "data": root.parent, "runs": runs}
@@ -157,6 +160,7 @@ def make(row: Row, seed: int, own: list[str]) -> None:
             continue  # a test set that is not here can be scored later
         words = ["-m", "dragoman.cli", "evaluate", str(run.folder), "--split", split]
         words += ["--device", option(own, "device", "auto"), *row.search]
+        words += ["--robust"] if row.robust and split == row.split else []
         if row.search:
             words += ["--output", str(run.folder / row.name)]
         run_python(words, log, threads)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import statistics
 from collections.abc import Sequence
@@ -17,19 +18,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+import random_split
 from dragoman import settings
-from dragoman.config import Config, DataConfig
+from dragoman.config import Config
 from dragoman.data.corpora import read_pairs
 from dragoman.errors import DragomanError
 from dragoman.evaluation.metrics import METRICS, MetricResult
-from dragoman.evaluation.scores import read_hypotheses
+from dragoman.evaluation.scores import read_hypotheses, read_scores
 from dragoman.evaluation.significance import paired_bootstrap_of_means, resampled_means
 
 ROOT = Path(__file__).parents[1]
 ROWS = Path(__file__).with_name("results.yaml")
 RESULTS = ROOT / "docs" / "results"
 OTHERS = Path("data/wild")  # the corpora other than Multi30k; or where $WILD says
-SPLIT = "test_2016_flickr"
+RANDOM = Path("data/random")  # one of them, split at random
+SPLIT = "test_2016_flickr"  # of Multi30k; of other corpora, test
 COLUMNS = ("bleu", "bleu_lc", "bleu_lc_tok", "chrf", "ter")
 
 INTRODUCTION = f"""# Results
@@ -65,6 +68,29 @@ GOALS = f"""## Goals
 What was to be reached on `{SPLIT}`, set before the first run. The row named is the best of its
 kind on validation, of those with three seeds where there are any. What else was tried for goals
 that are missed is in the tables of recipes below.
+"""
+ROBUSTNESS = f"""## Robustness
+
+`bleu` on `{SPLIT}` when its text comes in another form, and how much of the score is left
+(`dragoman evaluate <run> --split {SPLIT} --robust`).
+"""
+OTHER_TEXT = """## Other text
+
+The recipe `+experiment=auto` on text as people have it, scored on its `test` split: that of the
+corpus or, where it has none, lines that are held out by groups of pairs that share a sentence.
+`auto_tatoeba_random` has the same pairs as `auto_tatoeba`, split at random, line by line
+(`python scripts/random_split.py data/wild/deu-eng.zip data/random`): what it scores higher is worth
+nothing, since sentences of its test split were trained on. The files belong in `data/wild`, or
+where `$WILD` says:
+
+* `deu-eng.zip`: Tatoeba's German-English pairs as the Anki site hands them out, of 2018-05-13,
+  SHA-256 `b7688f84f99fa33c17397c14d8bd9cef1fdeb2ee0bf50074767023aee8926e28`
+* `enja50k`: [small_parallel_enja](https://github.com/odashi/small_parallel_enja), packed by gzip
+* `mafand`: [MAFAND](https://github.com/masakhane-io/lafand-mt), `data/text_files/en-swa`, packed by
+  gzip
+* `ui.en-ja.tsv.gz`: strings of user interfaces, gathered from the message catalogues of Debian
+  packages; it has no address. SHA-256
+  `e7dc918d1e1bb36961dd2882f98a433412837e7b494b613df18405db5cb35191`
 """
 RECIPES = """## Recipes tried
 
@@ -112,6 +138,9 @@ class Row(NamedTuple):
     of: str
     search: list[str]
     why: str
+    pairs: int
+    robust: bool
+    split: str
     group: str
 
     @property
@@ -130,7 +159,8 @@ class Row(NamedTuple):
 
     def words_for(self, seed: int, runs: object = Config.checkpoint_dir) -> list[str]:
         """Return the words for train.py, where the runs are in a folder ``runs``."""
-        return [word.format(runs=runs, seed=seed) for word in self.args]
+        values = {"{runs}": str(runs), "{seed}": str(seed)}
+        return [re.sub("{(runs|seed)}", lambda m: values[m[0]], word) for word in self.args]
 
     @property
     def words(self) -> str:
@@ -141,7 +171,8 @@ class Row(NamedTuple):
 def read_rows() -> list[Row]:
     """Return the rows of ``results.yaml``: results first, then recipes tried."""
     found = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
-    groups = {"": found["results"], **found.get("recipes", {})}
+    of_others = [{"split": "test", **row} for row in found.get("others", [])]
+    groups = {"": [*found["results"], *of_others], **found.get("recipes", {})}
     args = {r["row"]: r["args"] for rows in groups.values() for r in rows if "args" in r}
     texts = {
         t["text"]: Text(t["text"], t["by"], t["input"], t.get("search", []), t["what"])
@@ -158,6 +189,9 @@ def read_rows() -> list[Row]:
             r.get("of", r["row"]),
             r.get("search", []),
             r.get("why", ""),
+            r.get("pairs", 0),
+            r.get("robust", False),
+            r.get("split", "val" if group else SPLIT),
             group,
         )
         for group, rows in groups.items()
@@ -177,8 +211,8 @@ def evidence(row: Row, seed: int) -> Path:
 
 def is_done(row: Row, seed: int) -> bool:
     """Whether a run's evidence is there, all of it: ``run.json`` is written last."""
-    split, folder = "val" if row.is_trial else SPLIT, evidence(row, seed)
-    return (folder / f"scores.{split}.json").exists() and (folder / "run.json").exists()
+    folder = evidence(row, seed)
+    return (folder / f"scores.{row.split}.json").exists() and (folder / "run.json").exists()
 
 
 class Scored(NamedTuple):
@@ -193,29 +227,44 @@ class Scored(NamedTuple):
     facts: list[dict[str, Any]]
 
 
+def others() -> Path:
+    """Return the folder of the corpora other than Multi30k."""
+    return Path(os.environ.get("WILD", ROOT / OTHERS))
+
+
 def config_of(folder: Path, root: Path) -> Config:
     """Return the config of a run, its data set where it is here."""
     config = settings.load(folder / "config.yaml")
-    data, others = config.data, Path(os.environ.get("WILD", ROOT / OTHERS))
-    data.root = str(others if Path(data.root) == OTHERS else root)
+    data = config.data
+    if Path(data.root) == RANDOM:
+        random_split.split(others() / "deu-eng.zip", ROOT / RANDOM, data.src, data.tgt)
+    homes = {OTHERS: others(), RANDOM: ROOT / RANDOM}
+    data.root = str(homes.get(Path(data.root), root))
     if data.pairs:
-        data.pairs = str(others / Path(data.pairs).relative_to(OTHERS))
+        data.pairs = str(others() / Path(data.pairs).relative_to(OTHERS))
         data.held_out = None  # the run that kept them is not here: the same lines are chosen again
     return config
 
 
 def rescored(
-    folder: Path, data: DataConfig, split: str, names: Sequence[str]
+    folder: Path, config: Config, split: str, names: Sequence[str]
 ) -> tuple[dict[str, MetricResult], dict[str, Any]]:
     """Score a run's hypotheses again; return that and what its scores say.
+
+    Metrics that the scores lack are left out.
 
     Raises:
         DragomanError: if the two differ.
     """
+    data, tokens = config.data, settings.tokens_of(config)
     hypotheses = read_hypotheses(folder / f"hypotheses.{split}.txt")
     _, references = read_pairs(data, split)
     said = json.loads((folder / f"scores.{split}.json").read_text("utf-8"))
-    found = {name: METRICS[name](hypotheses, references, data.tgt) for name in names}
+    found = {
+        name: METRICS[name](hypotheses, references, data.tgt, tokens)
+        for name in names
+        if name in said
+    }
     for name, result in found.items():
         if round(result.score, 4) != said[name]["score"]:
             raise DragomanError(
@@ -239,20 +288,21 @@ def load(row: Row, root: Path) -> Scored | None:
     config = config_of(folders[0], root)
     scores, signatures = [], dict[str, str]()
     for path in folders:
-        rescored(path, config.data, "val", ["bleu"])
-        found, said = rescored(path, config.data, SPLIT, COLUMNS)
-        for name in COLUMNS:
+        rescored(path, config, config.data.validation_split, ["bleu"])
+        found, said = rescored(path, config, row.split, COLUMNS)
+        for name in found:
             signatures[name] = f"`{said[name]['signature']}`"
             if "preprocessing" in said[name]:
                 signatures[name] += f" on text {said[name]['preprocessing']}"
         scores.append(found)
     facts = [json.loads((path / "run.json").read_text()) for path in folders]
-    return Scored(row, seeds, config, scores, signatures, on_validation(folders), facts)
+    validated = on_validation(folders, config.data.validation_split)
+    return Scored(row, seeds, config, scores, signatures, validated, facts)
 
 
-def on_validation(folders: list[Path]) -> float:
+def on_validation(folders: list[Path], split: str = "val") -> float:
     """Return the mean BLEU on validation of some runs, what recipes and models are chosen by."""
-    found = [json.loads((path / "scores.val.json").read_text()) for path in folders]
+    found = [json.loads((path / f"scores.{split}.json").read_text()) for path in folders]
     return float(statistics.mean(scores["bleu"]["score"] for scores in found))
 
 
@@ -270,8 +320,10 @@ def text_of(config: Config) -> str:
     first = ""
     if config.train.init_from:
         first = f"as {Path(config.train.init_from).name.rsplit('-s', 1)[0]}, then "
+    if config.data.name == "files" and config.data.pairs:
+        return Path(config.data.pairs).name
     if len(corpora) == 1 and (corpora[0].src, corpora[0].tgt) == pair:
-        return f"{first}the pair alone"
+        return f"{first}the pair alone" if config.data.name == "multi30k" else config.data.root
     parts = []
     for c in corpora:
         name = f"{c.src}→{c.tgt}"
@@ -281,6 +333,12 @@ def text_of(config: Config) -> str:
     return first + ", ".join(parts)
 
 
+def text_scored(config: Config) -> tuple[str, ...]:
+    """Return what tells the text that a run is scored on."""
+    data = config.data
+    return data.name, data.root, str(data.pairs), data.src, data.tgt
+
+
 def line(found: Scored, above: Scored | None) -> list[str]:
     """Return a row of the table."""
     config, scores, facts = found.config, found.scores, found.facts
@@ -288,13 +346,16 @@ def line(found: Scored, above: Scored | None) -> list[str]:
     search = f"{d.method} {d.beam_size}" if d.method == "beam" else d.method
     figures = []
     for name in COLUMNS:
-        values = [score[name].score for score in scores]
+        values = [score[name].score for score in scores if name in score]
+        if not values:
+            figures.append("")
+            continue
         sd = f" (sd {statistics.stdev(values):.2f})" if len(values) > 1 else ""
         figures.append(f"{statistics.mean(values):.2f}{sd}")
     bleu = [score["bleu"] for score in scores]
     low, high = np.percentile(resampled_means([bleu])[0], [2.5, 97.5])
     pair, p = (config.data.src, config.data.tgt), ""
-    if above is not None and (above.config.data.src, above.config.data.tgt) == pair:
+    if above is not None and text_scored(above.config) == text_scored(config):
         others = [score["bleu"] for score in above.scores]
         p = f"{paired_bootstrap_of_means(bleu, others):.3f}"
     figures[0] = f"**{figures[0]}** [{low:.1f}, {high:.1f}]"
@@ -312,6 +373,22 @@ def line(found: Scored, above: Scored | None) -> list[str]:
         f"{search}, {d.length_penalty_form} {d.length_penalty:g}",
         f"`python train.py {found.row.words} seed={seed} run_name={found.row.name}-s{seed}`",
     ]
+
+
+def robustness(there: list[Scored]) -> list[str]:
+    """Return a table of what is left of BLEU when the same text comes in other forms."""
+    columns: dict[str, dict[str, str]] = {}
+    for found in there:
+        for seed, facts in zip(found.seeds, found.facts, strict=True):
+            said = read_scores(evidence(found.row, seed), found.row.split)
+            for form in said.get("robustness", []):
+                cell = f"{form['score']:.2f} ({100 * (form['kept'] or 0):.0f} %)"
+                columns.setdefault(form["text"], {})[facts["run"]] = cell
+    if not columns:
+        return []
+    runs = list(dict.fromkeys(run for cells in columns.values() for run in cells))
+    lines = [[text, *(cells.get(run, "") for run in runs)] for text, cells in columns.items()]
+    return [ROBUSTNESS, *markdown(["input", *runs], lines), ""]
 
 
 def text_made_first(rows: list[Row]) -> list[str]:
@@ -341,7 +418,7 @@ def trial(row: Row, root: Path) -> list[str]:
         return [row.name, row.why, "not trained yet", *[""] * 5, words]
     for path in folders:
         if (path / "hypotheses.val.txt").exists():
-            rescored(path, config_of(path, root).data, "val", ["bleu"])
+            rescored(path, config_of(path, root), "val", ["bleu"])
     facts = [json.loads((path / "run.json").read_text()) for path in folders]
     why = row.why if row.search or row.of == row.name else f"{row.why} (the run of {row.of})"
     return [
@@ -396,7 +473,7 @@ def page(rows: list[Row], root: Path) -> str:
     figures = [f"`{name}`" for name in COLUMNS]
     head = ["row", "pair", "trained on", "seeds", "`bleu` (val)", *figures, "p", "parameters"]
     head += ["minutes", "target tokens", "search", "command"]
-    lines: list[list[str]] = []
+    tables: dict[bool, list[list[str]]] = {True: [], False: []}  # of Multi30k, of other text
     missing, there = list[str](), list[Scored]()
     for row in rows:
         gone = [str(seed) for seed in row.seeds if not is_done(row, seed)]
@@ -405,9 +482,11 @@ def page(rows: list[Row], root: Path) -> str:
             missing.append(f"* {row.name}: seed {', '.join(gone)}{how}")
         found = None if row.is_trial else load(row, root)
         if found is not None:
-            lines.append(line(found, there[-1] if there else None))
+            tables[row.split == SPLIT].append(line(found, there[-1] if there else None))
             there.append(found)
-    parts = [INTRODUCTION, *markdown(head, lines), ""]
+    parts = [INTRODUCTION, *markdown(head, tables[True]), ""]
+    parts += robustness(there)
+    parts += [OTHER_TEXT, *markdown(head, tables[False]), ""] if tables[False] else []
     if made := text_made_first([row for row in rows if not row.is_trial]):
         parts += ["Texts made by other models (`make results` does it too):", "", *made, ""]
     scored = {found.row.name: found for found in there}
@@ -419,7 +498,12 @@ def page(rows: list[Row], root: Path) -> str:
     parts += [
         "Signatures:",
         "",
-        *dict.fromkeys(f"* `{name}`: {one.signatures[name]}" for name in COLUMNS for one in there),
+        *dict.fromkeys(
+            f"* `{name}`: {one.signatures[name]}"
+            for name in COLUMNS
+            for one in there
+            if name in one.signatures
+        ),
         "",
     ]
     head = ["recipe", "what and why", "`bleu`", "weights", "seeds", "parameters", "minutes"]

@@ -56,7 +56,9 @@ def test_the_commands_on_the_page_are_those_of_the_runs(results: ModuleType) -> 
             if not results.is_done(row, seed):
                 continue
             words = [*row.words_for(seed), f"seed={seed}"]
-            config = settings.portable(compose_config(tinyruns.CONFIGS, words)[0])
+            pairs = row.pairs
+            config = compose_config(tinyruns.CONFIGS, words, lambda _, pairs=pairs: pairs)[0]
+            config = settings.portable(config)
             there = settings.load(folder / "config.yaml")
             if json.loads((folder / "run.json").read_text())["weights"] == "raw":
                 there.train.ema_decay = config.train.ema_decay  # an average that is not scored
@@ -84,7 +86,7 @@ def on_validation(results: ModuleType) -> dict[str, dict[str, float]]:
     for row in results.read_rows():
         for seed in row.seeds:
             folder = results.evidence(row, seed)
-            if not row.is_trial and results.is_done(row, seed):
+            if row.split == results.page.SPLIT and results.is_done(row, seed):
                 data = settings.load(folder / "config.yaml").data
                 bleu = results.page.on_validation([folder])
                 found.setdefault(f"{data.src}-{data.tgt}", {})[f"{row.name}-s{seed}"] = bleu
