@@ -320,10 +320,12 @@ def text_of(config: Config) -> str:
     first = ""
     if config.train.init_from:
         first = f"as {Path(config.train.init_from).name.rsplit('-s', 1)[0]}, then "
-    if config.data.name == "files" and config.data.pairs:
-        return Path(config.data.pairs).name
+    if config.data.pairs:
+        return f"`{Path(config.data.pairs).name}`"
+    if Path(config.data.root) in (others(), ROOT / RANDOM):
+        return f"`{config.data.files['train']}`"
     if len(corpora) == 1 and (corpora[0].src, corpora[0].tgt) == pair:
-        return f"{first}the pair alone" if config.data.name == "multi30k" else config.data.root
+        return f"{first}the pair alone"
     parts = []
     for c in corpora:
         name = f"{c.src}→{c.tgt}"
