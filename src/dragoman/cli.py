@@ -77,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
     )
     prepare.set_defaults(function=commands.prepare)
     prepare.add_argument("words", nargs="*", metavar="WORD", help="the words of train")
+    prepare.add_argument("--output", type=_path, default="data.html", metavar="FILE",
+                         help="the page about the text; default: %(default)s")  # fmt: skip
     data = subparsers.add_parser("data", help="fetch Multi30k into a folder and verify it")
     data.set_defaults(function=commands.data)
     data.add_argument("--root", default="data/multi30k/raw", help="folder to fill (%(default)s)")

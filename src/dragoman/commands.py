@@ -99,8 +99,12 @@ def prepare(arguments: argparse.Namespace) -> None:
         prepare_texts,
         train_or_load_tokenizers,
     )
+    from dragoman.files import check_writable, write_atomic
+    from dragoman.reporting.data_page import data_page
     from dragoman.search_path import shipped_configs
 
+    page = Path(arguments.output)
+    check_writable(page.parent)
     config, _ = compose_config(shipped_configs(), arguments.words, count_pairs)
     data = config.data
     check_texts(data)
@@ -121,6 +125,8 @@ def prepare(arguments: argparse.Namespace) -> None:
         f"{counts['kept']:,} pairs are trained on ({counts['empty']:,} more are empty, "
         f"{counts['too_long']:,} too long); vocabulary {sizes}; cached in {data.cache}"
     )
+    write_atomic(page, data_page(data, texts, tokenizers))
+    print(f"written to {page}: the text in pictures")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

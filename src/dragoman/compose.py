@@ -137,6 +137,8 @@ class Composer:
         kind = self._kind(key.lstrip("+"))
         if kind not in ("", "int", "float", "bool") and not _QUOTED_OR_CALLED.search(value):
             word = key + equals + _NO_TEXT.sub(r'"\1"', value)
+        if key.startswith("data.files."):
+            word = f"++{word}"  # another entry needs no other spelling than one that is there
         try:
             (parsed,) = self.parser.parse_overrides([word])
             if key:
@@ -215,7 +217,7 @@ class Composer:
         if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
             models = [name for name, schema in MODELS.items() if hasattr(schema, str(cause.key))]
             if key.startswith("data.files."):
-                said = f"+{key}=VALUE adds an entry"
+                said = f"{key}=VALUE adds an entry"
             elif kind and models:
                 said = f"{key} is for model={one_of(models)}"
             else:

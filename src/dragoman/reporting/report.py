@@ -5,13 +5,11 @@ This file gathers what the page shows; ``report.html.j2`` says how.
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from dragoman import settings
@@ -19,21 +17,16 @@ from dragoman.config import Config
 from dragoman.data.sources import iter_pairs
 from dragoman.data.tokenizers import SPECIALS, UNK, Tokenizer
 from dragoman.decoding.translator import Translator
-from dragoman.errors import DragomanError, visible
+from dragoman.errors import DragomanError
 from dragoman.evaluation.scores import origin_words
 from dragoman.evaluation.significance import compare
 from dragoman.reporting import breakdown
 from dragoman.reporting.attention import attention_of
 from dragoman.reporting.breakdown import Sentence
-from dragoman.reporting.heatmap import figure_png
+from dragoman.reporting.page import picture, rendered
 from dragoman.runs import find_run, read_log
 
 SHOWN = 8  # sentences of a kind
-
-
-def _picture(figure: Figure) -> str:
-    """Return the address of a picture that is its content."""
-    return "data:image/png;base64," + base64.b64encode(figure_png(figure, 110)).decode()
 
 
 def _curves(log: Path) -> str | None:
@@ -54,14 +47,14 @@ def _curves(log: Path) -> str | None:
     left.legend()
     right.plot(*points("validation", "bleu"), "o-", markersize=3)
     right.set(xlabel="step", ylabel="BLEU", title="validation")
-    return _picture(figure)
+    return picture(figure)
 
 
 def _attention(translator: Translator, sentences: Sequence[Sentence]) -> dict[int, str]:
     """Draw what the model looks at for some sentences, by number; nothing without attention."""
     found = attention_of(translator, ((s.source, s.hypothesis) for s in sentences))
     drawn = {s.number: a for s, a in zip(sentences, found, strict=True) if a.aligning}
-    return {number: _picture(a.plot(title=f"no. {number}")) for number, a in drawn.items()}
+    return {number: picture(a.plot(title=f"no. {number}")) for number, a in drawn.items()}
 
 
 def _unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
@@ -154,14 +147,8 @@ def report_page(
     seen, absent = _training_words(translator.config)
     ranked = sorted(sentences, key=lambda s: (-s.bleu, -len(s.source)))
     typical = sorted(sentences, key=lambda s: (abs(s.ratio - 1), abs(len(s.source) - 60)))[:3]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
-    return environment.get_template("report.html.j2").render(
+    return rendered(
+        "report.html.j2",
         run=folder.name,
         data=data,
         split=split,
