@@ -12,7 +12,7 @@ TORCH      := $(shell grep -i '^torch==' $(CONSTRAINTS))
 EXPERIMENT ?= transformer
 # The run folder: by default the one trained last.
 RUN        ?= $(shell ls -td checkpoints/*/best 2>/dev/null | head -n 1 | xargs -r dirname)
-# What `make bench` compares: training, recurrent or decoding.
+# What `make bench` compares: training, recurrent, decoding or prepare.
 SUITE      ?= training
 # The split to score, for example test_2016_flickr; empty: the validation split.
 SPLIT      ?=
@@ -87,7 +87,7 @@ tensorboard: $(VENV)/.ready  ## watch all runs in TensorBoard
 results: $(VENV)/.ready  ## train what is missing of docs/results.md (ARGS="--list" says what)
 	@$(BIN)/python scripts/results.py $(if $(MULTI30K),data.root=$(MULTI30K)) $(ARGS)
 
-bench: $(VENV)/.ready  ## speed beside other tools, 40 minutes (SUITE=training, recurrent, decoding)
+bench: $(VENV)/.ready  ## speed beside other tools, 40 minutes (SUITE=training, recurrent, decoding, prepare)
 	@$(BIN)/python scripts/benchmark.py --suite $(SUITE) --out docs/benchmarks $(if $(MULTI30K),--multi30k $(MULTI30K)) $(ARGS)
 
 bench-quick: $(VENV)/.ready  ## Dragoman beside the nn.Transformer loop, and where a step's time goes

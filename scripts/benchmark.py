@@ -3,6 +3,7 @@
     python scripts/benchmark.py [--rounds 3] [--seconds 60] [--only marian plain ...]
     python scripts/benchmark.py --suite recurrent   the tutorials' GRU, their loop and Dragoman's
     python scripts/benchmark.py --suite decoding    translating with the same weights
+    python scripts/benchmark.py --suite prepare     from text to what is trained on, 300,000 pairs
     python scripts/benchmark.py --quick             Dragoman and the nn.Transformer loop, 5 minutes
 
 Every contender is a file in scripts/contenders and runs in a virtual environment of its own with
@@ -94,7 +95,22 @@ SUITES = {
         },
         ("greedy_per_second", "beam_per_second"),
     ),
+    "prepare": Suite(
+        {
+            "dragoman": Contender("prepare.py", ("--dragoman",)),
+            "sentencepiece": Contender("prepare.py", ("--sentencepiece",)),
+            "sockeye": Contender("prepare.py", ("--sockeye",), pins="sockeye"),
+            "eole": Contender("prepare.py", ("--eole",), pins="eole"),
+        },
+        {
+            "pairs_per_second": "pairs/s",
+            "seconds": "seconds",
+            "peak_mib": "peak MiB, all processes",
+        },
+        ("pairs_per_second",),
+    ),
 }
+PAIRS = 300_000  # that the suite prepare is about
 
 
 def write_text(folder: Path, multi30k: Path) -> None:
@@ -117,6 +133,27 @@ def write_text(folder: Path, multi30k: Path) -> None:
             words = tokenizer.tokens(list(range(len(SPECIALS), len(tokenizer))))
             vocabulary = "".join(word + "\n" for word in words)
             (folder / f"vocab.{language}").write_text(vocabulary, encoding="utf-8")
+
+
+def write_growing_text(multi30k: Path) -> Path:
+    """Write raw text whose words grow in number, and cut by SentencePiece; return its folder."""
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+    import growth
+
+    growth.write(PAIRS, multi30k)
+    home = growth.FOLDER / str(PAIRS)
+    if not (home / "train.pieces.en").exists():
+        texts = [str(home / f"train.{side}") for side in ("de", "en")]
+        SentencePieceTrainer.train(
+            input=texts, model_prefix=str(home / "pieces"), vocab_size=8000, minloglevel=2
+        )
+        learnt = SentencePieceProcessor(model_file=str(home / "pieces.model"))
+        for side in ("de", "en"):
+            lines = (home / f"train.{side}").read_text(encoding="utf-8").split("\n")[:-1]
+            cut = "".join(" ".join(row) + "\n" for row in learnt.encode(lines, out_type=str))
+            (home / f"train.pieces.{side}").write_text(cut, encoding="utf-8")
+    return home
 
 
 def interpreter(contender: Contender) -> Path:
@@ -143,7 +180,7 @@ def run(name: str, contender: Contender, args: argparse.Namespace) -> dict[str, 
     command = [
         str(interpreter(contender)),
         str(CONTENDERS / contender.script),
-        *("--data", str(BENCH / "text"), "--work", str(BENCH / "work" / name)),
+        *("--data", str(args.data), "--work", str(BENCH / "work" / name)),
         *("--seconds", str(args.seconds), "--steps", str(SUITES[args.suite].steps)),
         *("--threads", str(args.threads), *contender.flags),
     ]
@@ -263,7 +300,11 @@ def main() -> None:
         parser.error(f"{args.multi30k}: no Multi30k there; run `make data` or give --multi30k")
     for contender in suite.contenders.values():
         interpreter(contender)
-    write_text(BENCH / "text", args.multi30k)
+    if args.suite == "prepare":
+        args.data = write_growing_text(args.multi30k)
+    else:
+        args.data = BENCH / "text"
+        write_text(args.data, args.multi30k)
     if args.suite == "decoding":
         kept_weights()
     figures: Figures = {name: [] for name in suite.contenders}

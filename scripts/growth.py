@@ -2,11 +2,12 @@
 
     python scripts/growth.py [--pairs 29000 300000 3000000] [--seconds 30] [--rounds 3]
 
-For each size Multi30k is repeated, every copy with words exchanged and swapped, so that no two
-lines are alike. Then a run starts on it (the sentences are encoded once, before what is measured)
-and trains for a while. Printed: seconds from the command to the first update on a cached corpus,
-target tokens/s, the share of the time in which batches are made, memory, and the cache's bytes a
-token beside what it may take. Rounds go through the sizes in turn.
+For each size Multi30k is repeated, every copy with words exchanged, swapped and, 3 % of them, made
+of two others, so that no two lines are alike and words grow in number as those of real text do.
+Printed: how long `dragoman prepare` takes with nothing cached and what memory its processes hold
+together; then, of a run on the cached corpus that trains for a while, seconds from the command to
+the first update, target tokens/s, the share of the time in which batches are made, memory, and the
+cache's bytes a token beside what it may take. Rounds go through the sizes in turn.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "contenders"))
 
+from prepare import measured  # type: ignore[import-not-found]
 from window import Window  # type: ignore[import-not-found]
 
 from dragoman.compose import compose_config
@@ -39,8 +41,12 @@ from dragoman.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".bench" / "growth"
+NEW = 0.03  # of the words, that are made of two others
 HEADS = {
     "pairs": "pairs",
+    "words": "different words",
+    "prepare_seconds": "seconds to prepare",
+    "prepare_mib": "memory of preparing, MiB",
     "first_step_seconds": "seconds to first step, cached",
     "tokens_per_second": "target tokens/s",
     "input_percent": "making batches, % of the time",
@@ -51,16 +57,16 @@ HEADS = {
 }
 
 
-def settings(pairs: int) -> Config:
-    """Return the benchmark's configuration on a corpus of that size, in pieces."""
+def words_of(pairs: int) -> list[str]:
+    """Return the benchmark's configuration on a corpus of that size, in pieces, in words."""
     home = FOLDER / str(pairs)
-    overrides = [
+    return [
         "+experiment=benchmark",
         "data.name=files",
         f"data.root={home}",
         f"data.cache={home / 'cache'}",
         "data.corpora=[{source: files, src: de, tgt: en, split: train}]",
-        *(f"+data.files.{split}='{split}.{{lang}}'" for split in ("train", "val")),
+        *(f"data.files.{split}='{split}.{{lang}}'" for split in ("train", "val")),
         "data.tokenizer.kind=sentencepiece",
         "model.tie_embeddings=three_way",
         "train.max_steps=1000000",
@@ -69,12 +75,20 @@ def settings(pairs: int) -> Config:
         "device=cpu",
         "data.max_length=24",  # common enough for the fullest batch to be as full at every size
     ]
-    return compose_config(ROOT / "configs", overrides)[0]
+
+
+def settings(pairs: int) -> Config:
+    """Return the benchmark's configuration on a corpus of that size, in pieces."""
+    return compose_config(ROOT / "configs", words_of(pairs))[0]
 
 
 def noisy(words: list[str], common: list[str], draw: random.Random) -> str:
-    """Return a sentence with one word exchanged and two neighbours swapped."""
+    """Return a sentence with words exchanged, swapped, and some made of halves of two others."""
     words = list(words)
+    for place in range(len(words)):
+        if draw.random() < NEW:
+            one, other = draw.choice(common), draw.choice(common)
+            words[place] = one[: len(one) // 2 + 1] + other[len(other) // 2 :]
     words[draw.randrange(len(words))] = draw.choice(common)
     place = draw.randrange(len(words))
     words[place : place + 2] = reversed(words[place : place + 2])
@@ -155,8 +169,8 @@ def measure(pairs: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def disk(pairs: int) -> dict[str, float]:
-    """Return the bytes of the cached ids, a token, and what they may be."""
+def prepared(pairs: int) -> dict[str, float]:
+    """Prepare a corpus; return what it took, the bytes of its ids, a token, and their limit."""
     config = settings(pairs)
     from dragoman.data.preparation import (
         build_training_set,
@@ -164,7 +178,12 @@ def disk(pairs: int) -> dict[str, float]:
         train_or_load_tokenizers,
     )
 
-    shutil.rmtree(FOLDER / str(pairs) / "cache", ignore_errors=True)  # of older versions, too
+    home = FOLDER / str(pairs)
+    shutil.rmtree(home / "cache", ignore_errors=True)  # of older versions, too
+    command = [sys.executable, "-m", "dragoman.cli", "prepare", *words_of(pairs)]
+    seconds, peak = measured([*command, "--output", str(home / "data.html")])
+    with (home / "train.de").open(encoding="utf-8") as text:
+        different = len({word for line in text for word in line.split()})
     texts = prepare_texts(config.data)
     tokenizers = train_or_load_tokenizers(config.data, texts)
     training = build_training_set(config.data, texts, *tokenizers, 1)
@@ -173,6 +192,9 @@ def disk(pairs: int) -> dict[str, float]:
     files = [path for path in (FOLDER / str(pairs) / "cache").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     return {
+        "words": different,
+        "prepare_seconds": seconds,
+        "prepare_mib": peak,
         "disk_bytes_per_token": size / tokens,
         "allowed_bytes_per_token": 4 + 16 * 2 * pairs / tokens,
     }
@@ -195,7 +217,7 @@ def main() -> None:
     disks = {}
     for pairs in args.pairs:
         write(pairs, args.multi30k)
-        disks[pairs] = disk(pairs)
+        disks[pairs] = prepared(pairs)
     for number in range(args.rounds):
         for pairs, found in runs.items():
             own = ["--measure", "--pairs", str(pairs), "--seconds", str(args.seconds)]
